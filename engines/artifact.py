@@ -1,0 +1,123 @@
+"""What an artefact says about itself: which encoder, trained on what, when, by which versions.
+
+An encoder's fingerprint is the SHA-256 of its ONNX graph. It names the function from kinematics to
+embedding, so it survives a change of metadata and travels with everything made from the graph.
+"""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from engines.errors import ArtifactError
+from engines.events import EventFile, EventRange
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = [
+    "EngineFacts",
+    "SampleFacts",
+    "fingerprint",
+    "load_onnx",
+    "read_facts",
+    "utc_now",
+    "versions",
+    "write_facts",
+]
+
+_METADATA_KEY = "nplm_stream"
+
+
+def utc_now() -> str:
+    """Return the present time, ISO 8601 in UTC to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Return the installed version of each distribution."""
+    return {name: importlib.metadata.version(name) for name in ("nplm-stream", *distributions)}
+
+
+@dataclass(frozen=True)
+class SampleFacts:
+    """Which events of which file were used; `content_id` names the file by its content."""
+
+    name: str
+    content_id: str
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, source: EventRange) -> Self:
+        """Describe a range of a file."""
+        with EventFile(source.path) as file:
+            stop = len(file) if source.stop is None else source.stop
+            return cls(source.path.name, file.content_id, source.start, stop)
+
+    def overlap(self, other: Self) -> int:
+        """Return how many events the two have in common."""
+        if self.content_id != other.content_id:
+            return 0
+        return max(0, min(self.stop, other.stop) - max(self.start, other.start))
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """Provenance of an encoder; empty for an ONNX file that came from elsewhere."""
+
+    arch: str = "unknown"
+    loss: str = "unknown"
+    dim: int = 0
+    trained_on: tuple[SampleFacts, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+
+
+def load_onnx(path: str | Path) -> "onnx.ModelProto":
+    """Return the model of an ONNX file.
+
+    Raises:
+        ArtifactError: if the file is missing, truncated or not ONNX.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not Path(path).is_file():
+        msg = f"engine {path} does not exist; make one: train-encoder --events bkg.h5 -o {path}"
+        raise ArtifactError(msg)
+    try:
+        model = onnx.load_model(str(path))
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as exc:
+        reason = str(exc).strip().partition("\n")[0]
+        msg = f"engine {path} is not a complete ONNX file ({reason}); export it again"
+        raise ArtifactError(msg) from exc
+    return model
+
+
+def fingerprint(model: "onnx.ModelProto") -> str:
+    """Return the SHA-256 of the model's graph, hexadecimal."""
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def write_facts(model: "onnx.ModelProto", facts: EngineFacts) -> None:
+    """Store the facts in the model's metadata; the fingerprint does not change."""
+    import onnx
+
+    onnx.helper.set_model_props(model, {_METADATA_KEY: json.dumps(asdict(facts))})
+
+
+def read_facts(model: "onnx.ModelProto") -> EngineFacts:
+    """Return the facts stored in the model, or empty ones for a foreign model."""
+    for prop in model.metadata_props:
+        if prop.key == _METADATA_KEY:
+            stored = json.loads(prop.value)
+            samples = tuple(SampleFacts(**item) for item in stored.pop("trained_on"))
+            return EngineFacts(trained_on=samples, **stored)
+    return EngineFacts()

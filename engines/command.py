@@ -1,0 +1,153 @@
+"""What every command shares: options from a TOML file, logging, exit codes."""
+
+import argparse
+import json
+import logging
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from engines.errors import NplmStreamError
+
+__all__ = ["CommandParser", "configure_logging", "positive_float", "positive_int", "run_command"]
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser with `--config FILE.toml` and errors of one sentence.
+
+    Args:
+        prog: the command's name.
+        description: what it does.
+        example: a command line that works, shown at the end of `--help`.
+    """
+
+    def __init__(self, prog: str, description: str, example: str) -> None:
+        """Add the options that every command has."""
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"example:\n  {example}\n\nexit codes: 0 done, 1 failed, 2 bad usage or input",
+            formatter_class=_HelpFormatter,
+        )
+        common = self.add_argument_group("common")
+        common.add_argument("--config", type=Path, metavar="FILE.toml", help="options by name")
+        common.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING"))
+        common.add_argument("--log-json", action="store_true", help="log as JSON lines")
+        common.add_argument("--version", action="version", version=version("nplm-stream"))
+
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parse the command line over the file named by `--config`."""
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--config", type=Path)
+        known, _ = first.parse_known_args(argv)
+        if known.config is not None:
+            self._apply(known.config)
+        return self.parse_args(argv)
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2 and one sentence."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def _apply(self, path: Path) -> None:
+        try:
+            options = tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as exc:
+            self.error(f"cannot read the config file {path} ({exc})")
+        actions = {action.dest: action for action in self._actions if action.dest != "help"}
+        for key, value in options.items():
+            action = actions.get(key.replace("-", "_"))
+            if action is None:
+                self.error(f"unknown option {key!r} in {path}; known are {sorted(actions)}")
+            try:
+                self.set_defaults(**{action.dest: _convert(action, value)})
+            except (ValueError, TypeError, argparse.ArgumentTypeError, NplmStreamError) as exc:
+                self.error(f"option {key!r} in {path} is wrong: {exc}")
+            action.required = False
+            if not action.option_strings:
+                action.nargs = "?"
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, except where there is none to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.help is None:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _convert(action: argparse.Action, value: Any) -> Any:  # noqa: ANN401 - TOML holds any type
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list):
+        return [_convert(action, item) for item in value]
+    converted = action.type(str(value)) if callable(action.type) else value
+    if action.choices is not None and converted not in action.choices:
+        msg = f"must be one of {list(action.choices)}; got {value!r}"
+        raise ValueError(msg)
+    return converted
+
+
+def positive_int(text: str) -> int:
+    """Return a whole number above zero, for argparse."""
+    value = int(text)
+    if value <= 0:
+        msg = f"must be a whole number above zero; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Return a finite number above zero, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        msg = f"must be a number above zero; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def configure_logging(level: str = "INFO", *, as_json: bool = False) -> None:
+    """Send the log to stderr, as text or as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    handler.setFormatter(_JsonFormatter() if as_json else text)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def run_command(
+    parser: CommandParser,
+    function: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse, run and translate errors into exit codes.
+
+    Returns:
+        0 done; 1 failed; 2 bad usage or input; 130 interrupted.
+    """
+    options = parser.parse(argv)
+    configure_logging(options.log_level, as_json=options.log_json)
+    try:
+        function(options)
+    except NplmStreamError as exc:
+        sys.stderr.write(f"{parser.prog}: {exc}\n")
+        return exc.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{parser.prog}: interrupted\n")
+        return 130
+    return 0

@@ -1,0 +1,1 @@
+"""The live side: bytes in, significance out."""

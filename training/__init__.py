@@ -1,0 +1,1 @@
+"""Offline training: events to an encoder to an ONNX file."""
