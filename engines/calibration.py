@@ -1,0 +1,177 @@
+"""From background events to a calibrated reference: embed, split, build, run the toys."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.artifact import SampleFacts, utc_now, versions
+from engines.engine import Engine
+from engines.errors import MismatchError, SampleSizeError
+from engines.events import EventFile, EventRange
+from engines.nplm import (
+    BasisConfig,
+    CachedReference,
+    NullDistribution,
+    draw_toys,
+    events_for_pool,
+    offset_share,
+)
+from engines.nplm.toys import MAX_OFFSET_SHARE
+from engines.progress import Progress
+from engines.reference_file import ReferenceArtifact, ReferenceFacts
+from engines.types import FloatArray
+from engines.windows import WindowSpec
+
+__all__ = ["CalibrationConfig", "Sizes", "calibrate", "choose_sizes", "embed_events"]
+
+_LOG = logging.getLogger(__name__)
+_WARN_OFFSET_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """What the user chose; None takes a default that depends on the number of events."""
+
+    window: WindowSpec
+    n_toys: int = 300
+    n_ref: int | None = None
+    n_basis: int | None = None
+    n_centres: int | None = None
+    sigma: float | None = None
+    sigma_quantile: float = 0.9
+    lam: float = 1e-6
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many events serve for what; the three samples are disjoint."""
+
+    n_basis: int
+    n_ref: int
+    n_pool: int
+    n_centres: int
+
+
+def choose_sizes(n_events: int, config: CalibrationConfig) -> Sizes:
+    """Split the events into basis, reference and pool.
+
+    The reference is ten windows if there are events for it, else half of what the basis leaves.
+    Centres default to sqrt(n_ref + N(R)), the basis sample to five events a centre or 5000.
+
+    Raises:
+        SampleSizeError: if the events are too few; says how many would do.
+    """
+    n_data = config.window.n_expected
+    n_ref = config.n_ref or min(round(10 * n_data), max(1, (n_events - 5000) // 2))
+    n_centres = config.n_centres or math.ceil(math.sqrt(n_ref + n_data))
+    n_basis = config.n_basis or max(5000, 5 * n_centres)
+    n_pool = n_events - n_basis - n_ref
+    if n_pool < events_for_pool(n_data, n_ref):
+        # Without a wish for n_ref, reference and pool of this size each keep the offset in bounds.
+        each = math.ceil(math.sqrt(2.0) * n_data / MAX_OFFSET_SHARE)
+        wanted = config.n_ref or each
+        needed = n_basis + wanted + events_for_pool(n_data, wanted)
+        msg = (
+            f"calibrating windows of {config.window} needs at least {needed} background events "
+            f"(basis {n_basis}, reference {wanted}, pool {needed - n_basis - wanted}); got "
+            f"{n_events}; give more events or a smaller window"
+        )
+        raise SampleSizeError(msg)
+    return Sizes(n_basis, n_ref, n_pool, n_centres)
+
+
+def embed_events(engine: Engine, sources: Sequence[EventRange], title: str) -> FloatArray:
+    """Return the embeddings of all events of the files, (n, d), read slice by slice."""
+    blocks = []
+    total = sum(facts.stop - facts.start for facts in map(SampleFacts.of, sources))
+    shown = Progress(total, title)
+    for source in sources:
+        with EventFile(source.path) as file:
+            for particles in file.slices(source.start, source.stop):
+                blocks.append(engine.embed(particles))
+                shown.advance(len(particles))
+    shown.close()
+    return np.concatenate(blocks) if blocks else np.empty((0, engine.dim), np.float32)
+
+
+def calibrate(
+    engine: Engine,
+    sources: Sequence[EventRange],
+    config: CalibrationConfig,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> ReferenceArtifact:
+    """Build the reference and its null distribution.
+
+    Raises:
+        MismatchError: if the encoder was trained on some of the events.
+        SampleSizeError: if the events are too few; says how many would do.
+    """
+    samples = tuple(SampleFacts.of(source) for source in sources)
+    _refuse_training_events(engine, samples)
+    sizes = choose_sizes(sum(s.stop - s.start for s in samples), config)
+    embeddings = embed_events(engine, sources, "embedding background")
+    rng = np.random.default_rng(config.seed)
+    embeddings = embeddings[rng.permutation(len(embeddings))]
+    first, second = sizes.n_basis, sizes.n_basis + sizes.n_ref
+    model = BasisConfig(
+        n_centres=sizes.n_centres,
+        n_ref=sizes.n_ref,
+        n_expected=config.window.n_expected,
+        lam=config.lam,
+        sigma=config.sigma,
+        sigma_quantile=config.sigma_quantile,
+        seed=config.seed,
+    )
+    started = clock()
+    reference = CachedReference.build(embeddings[:first], embeddings[first:second], model)
+    _LOG.info("cached %d reference events in %.1f s", sizes.n_ref, clock() - started)
+    shown = Progress(config.n_toys, "toys")
+    toys = draw_toys(config.window, sizes.n_pool, config.n_toys, rng)
+    null = NullDistribution(reference.test_toys(embeddings[second:], toys, done=shown.advance))
+    shown.close()
+    facts = ReferenceFacts(
+        engine_fingerprint=engine.fingerprint,
+        window=config.window,
+        samples=samples,
+        n_basis=sizes.n_basis,
+        n_ref=sizes.n_ref,
+        n_pool=sizes.n_pool,
+        n_toys=config.n_toys,
+        offset_share=offset_share(config.window.n_expected, sizes.n_pool, sizes.n_ref),
+        options={**vars(model), "sigma": reference.basis.sigma, "rank": reference.basis.rank},
+        versions=versions("torch", "numpy"),
+        created=utc_now(),
+    )
+    _warn(facts)
+    return ReferenceArtifact(reference, null, facts)
+
+
+def _refuse_training_events(engine: Engine, samples: Sequence[SampleFacts]) -> None:
+    for sample in samples:
+        for trained in engine.facts.trained_on:
+            shared = sample.overlap(trained)
+            if shared:
+                msg = (
+                    f"the encoder was trained on {shared} of these events ({trained.name} events "
+                    f"{trained.start} to {trained.stop}); calibrate on others, for instance "
+                    f"{sample.name}@{trained.stop}:"
+                )
+                raise MismatchError(msg)
+
+
+def _warn(facts: ReferenceFacts) -> None:
+    if facts.offset_share > _WARN_OFFSET_SHARE:
+        enough = events_for_pool(facts.window.n_expected, facts.n_ref, _WARN_OFFSET_SHARE)
+        _LOG.warning(
+            "the pool is small: every t may be off by about %.0f %% of the null's spread; "
+            "a pool of %d events would bring it to %.0f %%",
+            100 * facts.offset_share,
+            enough,
+            100 * _WARN_OFFSET_SHARE,
+        )

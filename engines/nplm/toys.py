@@ -1,0 +1,69 @@
+"""Toys: null windows drawn from a pool of background events that serves for nothing else.
+
+A toy is drawn without replacement, and toys are disjoint until the pool is used up; then it is
+shuffled and cut again, so later toys share events with earlier ones. A finite pool also leaves an
+offset of t common to all toys, (pool - truth) . (truth - reference), which no reshuffling removes:
+`offset_share` estimates its size.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from engines.errors import SampleSizeError
+from engines.types import IntArray
+from engines.windows import WindowSpec
+
+__all__ = ["MAX_OFFSET_SHARE", "draw_toys", "events_for_pool", "offset_share"]
+
+#: A calibration is refused when its offset may exceed this share of the null's spread.
+MAX_OFFSET_SHARE = 0.5
+
+
+def offset_share(n_data: float, n_pool: int, n_ref: int) -> float:
+    """Return the offset's standard deviation over the null's: sqrt(2) n_data / sqrt(n_pool n_ref).
+
+    The offset is about 2 sqrt(dof) n_data / sqrt(n_pool n_ref), the spread about sqrt(2 dof).
+
+    >>> round(offset_share(5000, 20000, 20000), 3)
+    0.354
+    """
+    return math.sqrt(2.0) * n_data / math.sqrt(n_pool * n_ref)
+
+
+def events_for_pool(n_data: float, n_ref: int, share: float = MAX_OFFSET_SHARE) -> int:
+    """Return the least pool that keeps the offset within `share` and holds two windows.
+
+    >>> events_for_pool(5000, 20000)
+    10000
+    """
+    return max(math.ceil(2.0 * n_data**2 / (n_ref * share**2)), math.ceil(2 * n_data))
+
+
+def draw_toys(
+    window: WindowSpec, n_pool: int, n_toys: int, rng: np.random.Generator
+) -> Iterator[IntArray]:
+    """Yield the pool indices of each toy.
+
+    Args:
+        window: a count window has exactly N(R) events; a time window a Poisson number.
+        n_pool: events in the pool.
+        n_toys: how many toys.
+        rng: generator of the shuffles and counts.
+
+    Raises:
+        SampleSizeError: if the pool cannot fill one window.
+    """
+    order, used = rng.permutation(n_pool), 0
+    for _ in range(n_toys):
+        n_data = round(window.n_expected)
+        if window.mode == "time":
+            n_data = max(1, int(rng.poisson(window.n_expected)))
+        if n_data > n_pool:
+            msg = f"a toy needs {n_data} events; the pool holds {n_pool}; give more events"
+            raise SampleSizeError(msg)
+        if used + n_data > n_pool:
+            order, used = rng.permutation(n_pool), 0
+        yield order[used : used + n_data]
+        used += n_data

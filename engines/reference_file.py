@@ -1,0 +1,182 @@
+"""The `.ref` file: a cached reference, its null distribution, and what they were made from.
+
+One safetensors file (no pickle), written to a temporary name and renamed.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from engines.artifact import SampleFacts
+from engines.engine import Engine
+from engines.errors import ArtifactError, MismatchError
+from engines.nplm import Basis, CachedReference, NullDistribution
+from engines.windows import WindowSpec
+
+__all__ = ["ReferenceArtifact", "ReferenceFacts", "load_reference", "save_reference"]
+
+_METADATA_KEY = "nplm_stream_reference"
+_FORMAT = 1
+_TENSORS = ("mean", "std", "centres", "projector", "ridge", "embeddings", "toys_t")
+
+
+@dataclass(frozen=True)
+class ReferenceFacts:
+    """Provenance of a reference and of its calibration.
+
+    Attributes:
+        engine_fingerprint: of the encoder that embedded the samples.
+        window: mode, expected count and span that the null holds for.
+        samples: the event ranges that were split into basis, reference and pool.
+        n_basis, n_ref, n_pool, n_toys: sizes.
+        offset_share: expected offset of t from the finite pool, over the null's spread.
+        options: sigma, lambda, jitter, cut, centres, seed.
+        versions, created: of what, when.
+    """
+
+    engine_fingerprint: str
+    window: WindowSpec
+    samples: tuple[SampleFacts, ...]
+    n_basis: int
+    n_ref: int
+    n_pool: int
+    n_toys: int
+    offset_share: float
+    options: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+
+    @property
+    def calibration(self) -> str:
+        """Return one sentence: what the p-values were calibrated on."""
+        reuse = self.n_toys * self.window.n_expected / self.n_pool
+        drawn = "disjoint" if reuse <= 1 else f"each event used about {reuse:.1f} times"
+        return (
+            f"{self.n_toys} toys of {self.window} from a pool of {self.n_pool} background events "
+            f"({drawn}); offset of the finite pool about {100 * self.offset_share:.0f} % of the "
+            "null's spread"
+        )
+
+
+@dataclass(frozen=True)
+class ReferenceArtifact:
+    """What a `.ref` file holds."""
+
+    reference: CachedReference
+    null: NullDistribution
+    facts: ReferenceFacts
+
+    def check_engine(self, engine: Engine) -> None:
+        """Refuse an encoder that the reference was not made with.
+
+        Raises:
+            MismatchError: with both fingerprints.
+        """
+        if engine.fingerprint != self.facts.engine_fingerprint:
+            msg = (
+                "engine and reference do not belong together: the engine's fingerprint is "
+                f"{engine.fingerprint}, the reference was made with "
+                f"{self.facts.engine_fingerprint}; run calibrate-reference with this engine"
+            )
+            raise MismatchError(msg)
+
+    def check_window(self, window: WindowSpec) -> None:
+        """Refuse a window that the null was not calibrated for.
+
+        Raises:
+            MismatchError: with both windows.
+        """
+        if window != self.facts.window:
+            msg = (
+                f"the reference was calibrated for windows of {self.facts.window}; got {window}; "
+                "run calibrate-reference for that window, or leave --window out"
+            )
+            raise MismatchError(msg)
+
+
+def save_reference(path: str | Path, artifact: ReferenceArtifact) -> None:
+    """Write a `.ref` file; it appears whole or not at all.
+
+    Raises:
+        ArtifactError: if the file cannot be written.
+    """
+    path, basis = Path(path), artifact.reference.basis
+    tensors = {
+        "mean": basis.mean,
+        "std": basis.std,
+        "centres": basis.centres,
+        "projector": basis.projector,
+        "ridge": basis.ridge,
+        "embeddings": torch.from_numpy(artifact.reference.embeddings),
+        "toys_t": torch.from_numpy(artifact.null.t),
+    }
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    stored = {
+        "format": _FORMAT,
+        "sigma": basis.sigma,
+        "checksum": _checksum(tensors),
+        "facts": asdict(artifact.facts),
+    }
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(stored)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as exc:
+        temporary.unlink(missing_ok=True)
+        msg = f"cannot write the reference {path} ({exc}); choose a writable folder"
+        raise ArtifactError(msg) from exc
+
+
+def load_reference(path: str | Path, *, device: str = "cpu") -> ReferenceArtifact:
+    """Read a `.ref` file and compute the reference's features.
+
+    Raises:
+        ArtifactError: if the file is missing, truncated, altered, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"reference {path} does not exist; make it with: calibrate-reference -o {path}"
+        raise ArtifactError(msg)
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = json.loads((file.metadata() or {})[_METADATA_KEY])
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+    except (OSError, SafetensorError, KeyError, ValueError) as exc:
+        msg = f"{path} is not a complete reference file ({exc}); run calibrate-reference again"
+        raise ArtifactError(msg) from exc
+    if stored["format"] != _FORMAT:
+        msg = f"{path} has format {stored['format']}; this version reads {_FORMAT}; calibrate again"
+        raise ArtifactError(msg)
+    if stored["checksum"] != _checksum(tensors):
+        msg = f"{path} was altered since it was written: its checksum is wrong; calibrate again"
+        raise ArtifactError(msg)
+    facts = _facts(stored["facts"])
+    basis = Basis(sigma=stored["sigma"], **{name: tensors[name] for name in _TENSORS[:5]})
+    reference = CachedReference(
+        basis, np.asarray(tensors["embeddings"]), facts.window.n_expected, device=device
+    )
+    return ReferenceArtifact(reference, NullDistribution(np.asarray(tensors["toys_t"])), facts)
+
+
+def _facts(stored: dict[str, Any]) -> ReferenceFacts:
+    window = WindowSpec(**stored.pop("window"))
+    samples = tuple(SampleFacts(**item) for item in stored.pop("samples"))
+    return ReferenceFacts(window=window, samples=samples, **stored)
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in _TENSORS:
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
