@@ -114,10 +114,18 @@ def write_facts(model: "onnx.ModelProto", facts: EngineFacts) -> None:
 
 
 def read_facts(model: "onnx.ModelProto") -> EngineFacts:
-    """Return the facts stored in the model, or empty ones for a foreign model."""
-    for prop in model.metadata_props:
-        if prop.key == _METADATA_KEY:
-            stored = json.loads(prop.value)
-            samples = tuple(SampleFacts(**item) for item in stored.pop("trained_on"))
-            return EngineFacts(trained_on=samples, **stored)
-    return EngineFacts()
+    """Return the facts stored in the model, or empty ones for a foreign model.
+
+    Raises:
+        ArtifactError: if the stored facts are not those of this version.
+    """
+    value = next((prop.value for prop in model.metadata_props if prop.key == _METADATA_KEY), None)
+    if value is None:
+        return EngineFacts()
+    try:
+        stored = json.loads(value)
+        samples = tuple(SampleFacts(**item) for item in stored.pop("trained_on"))
+        return EngineFacts(trained_on=samples, **stored)
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        msg = f"the engine's metadata {_METADATA_KEY!r} is damaged ({exc}); export it again"
+        raise ArtifactError(msg) from exc

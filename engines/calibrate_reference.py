@@ -49,10 +49,9 @@ def _parser() -> CommandParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    import torch
-
     from engines.calibration import CalibrationConfig, calibrate
     from engines.engine import open_engine
+    from engines.nplm import use_threads
     from engines.reference_file import save_reference
     from engines.windows import WindowSpec
 
@@ -60,7 +59,7 @@ def _run(options: argparse.Namespace) -> None:
     if not output.parent.is_dir():
         msg = f"the folder of {output} does not exist; make it, or choose another --output"
         raise ArtifactError(msg)
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     config = CalibrationConfig(
         window=WindowSpec.parse(options.window, options.rate),
         n_toys=options.toys,

@@ -31,6 +31,7 @@ class CommandParser(argparse.ArgumentParser):
             description=description,
             epilog=f"example:\n  {example}\n\nexit codes: 0 done, 1 failed, 2 bad usage or input",
             formatter_class=_HelpFormatter,
+            allow_abbrev=False,
         )
         common = self.add_argument_group("common")
         common.add_argument("--config", type=Path, metavar="FILE.toml", help="options by name")
@@ -51,12 +52,21 @@ class CommandParser(argparse.ArgumentParser):
         """End with exit code 2 and one sentence."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as exc:
+            if isinstance(exc.__context__, NplmStreamError):  # argparse drops its sentence
+                raise argparse.ArgumentError(action, str(exc.__context__)) from exc
+            raise
+
     def _apply(self, path: Path) -> None:
         try:
             options = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as exc:
+        except (OSError, ValueError) as exc:
             self.error(f"cannot read the config file {path} ({exc})")
-        actions = {action.dest: action for action in self._actions if action.dest != "help"}
+        unset = ("help", "version", "config")
+        actions = {action.dest: action for action in self._actions if action.dest not in unset}
         for key, value in options.items():
             action = actions.get(key.replace("-", "_"))
             if action is None:
@@ -80,10 +90,27 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def _convert(action: argparse.Action, value: Any) -> Any:  # noqa: ANN401 - TOML holds any type
-    if isinstance(value, bool):
+    is_flag = action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction)
+    if is_flag != isinstance(value, bool):
+        msg = f"must be {'true or false' if is_flag else 'a value'}; got {value!r}"
+        raise ValueError(msg)
+    if is_flag:
         return value
-    if isinstance(value, list):
-        return [_convert(action, item) for item in value]
+    wants_list = action.nargs in ("+", "*") or isinstance(action.nargs, int)
+    if wants_list != isinstance(value, list):
+        msg = f"must be {'a list' if wants_list else 'one value'}; got {value!r}"
+        raise ValueError(msg)
+    return (
+        [_convert_one(action, item) for item in value]
+        if wants_list
+        else _convert_one(action, value)
+    )
+
+
+def _convert_one(action: argparse.Action, value: Any) -> Any:  # noqa: ANN401
+    if action.type is None and not isinstance(value, str):
+        msg = f"must be a string; got {value!r}"
+        raise ValueError(msg)
     converted = action.type(str(value)) if callable(action.type) else value
     if action.choices is not None and converted not in action.choices:
         msg = f"must be one of {list(action.choices)}; got {value!r}"
@@ -123,11 +150,13 @@ class _JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str = "INFO", *, as_json: bool = False) -> None:
-    """Send the log to stderr, as text or as JSON lines."""
+    """Send the log to stderr, as text or as JSON lines; libraries only from WARNING up."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     handler.setFormatter(_JsonFormatter() if as_json else text)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for package in ("engines", "training", "stream", "bench"):
+        logging.getLogger(package).setLevel(level)
 
 
 def run_command(

@@ -101,7 +101,7 @@ class EventRange:
         if not at or ":" not in span:
             return cls(Path(text))
         first, _, last = span.partition(":")
-        digits = (first or "0").isdigit() and (last or "1").isdigit()
+        digits = (first or "0").isdecimal() and (last or "1").isdecimal()
         if not digits or (first and last and int(last) <= int(first)):
             msg = f"an event range must be PATH@START:STOP with START < STOP; got {text!r}"
             raise ParameterError(msg)
@@ -132,10 +132,10 @@ class EventFile:
             raise ArtifactError(msg) from exc
         try:
             self._particles = self._find_particles()
+            self._labels = self._find_labels()
         except Exception:
             self._file.close()
             raise
-        self._labels = next((self._file[n] for n in LABEL_DATASETS if n in self._file), None)
 
     def _find_particles(self) -> h5py.Dataset:
         particles = self._file.get("Particles")
@@ -146,7 +146,20 @@ class EventFile:
         if len(shape) != 3 or shape[1] != N_OBJECTS or shape[2] not in (3, 4):
             msg = f"'Particles' in {self.path} must have shape (n, 19, 3 or 4); got {shape}"
             raise EventError(msg)
+        if particles.dtype.kind not in "fiu":
+            msg = f"'Particles' in {self.path} must hold numbers; got {particles.dtype}"
+            raise EventError(msg)
         return particles
+
+    def _find_labels(self) -> h5py.Dataset | None:
+        name = next((name for name in LABEL_DATASETS if name in self._file), None)
+        if name is None:
+            return None
+        labels = self._file[name]
+        if not isinstance(labels, h5py.Dataset) or labels.size != len(self):
+            msg = f"{name!r} in {self.path} must hold one integer for each of {len(self)} events"
+            raise EventError(msg)
+        return labels
 
     def __enter__(self) -> Self:
         """Return the open file."""
@@ -191,7 +204,7 @@ class EventFile:
             EventError: on a non-finite value or a negative pT.
             ArtifactError: if the stored bytes are damaged.
         """
-        particles = self._raw(start, self._stop(stop))
+        particles = self._raw(start, self._stop(start, stop))
         check_events(particles, start)
         return particles
 
@@ -199,7 +212,7 @@ class EventFile:
         self, start: int = 0, stop: int | None = None, size: int = _SLICE
     ) -> Iterator[FloatArray]:
         """Yield consecutive blocks of at most `size` events, (n, 19, 3) float32."""
-        end = self._stop(stop)
+        end = self._stop(start, stop)
         for first in range(start, end, size):
             yield self.read(first, min(first + size, end))
 
@@ -207,13 +220,14 @@ class EventFile:
         """Return the labels of events start to stop, (n,) int64, or None if there are none."""
         if self._labels is None:
             return None
-        return np.asarray(self._labels[start : self._stop(stop)], dtype=np.int64).reshape(-1)
+        return np.asarray(self._labels[start : self._stop(start, stop)], dtype=np.int64).reshape(-1)
 
-    def _stop(self, stop: int | None) -> int:
-        if stop is not None and stop > len(self):
-            msg = f"{self.path} holds {len(self)} events; {stop} were asked for"
+    def _stop(self, start: int, stop: int | None) -> int:
+        end = len(self) if stop is None else stop
+        if end > len(self) or start > end:
+            msg = f"{self.path} holds {len(self)} events; {start} to {end} were asked for"
             raise EventError(msg)
-        return len(self) if stop is None else stop
+        return end
 
     def _raw(self, start: int, stop: int) -> FloatArray:
         try:
@@ -221,7 +235,8 @@ class EventFile:
         except OSError as exc:
             msg = f"event file {self.path} is damaged between events {start} and {stop} ({exc})"
             raise ArtifactError(msg) from exc
-        return np.ascontiguousarray(block, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused later
+            return np.ascontiguousarray(block, dtype=np.float32)
 
 
 class EventWriter:
@@ -246,6 +261,9 @@ class EventWriter:
         self.path = Path(path)
         self._temporary = self.path.with_name(f".{self.path.name}.part")
         self._columns = N_FEATURES + int(with_classes)
+        if self.path.is_dir():
+            msg = f"cannot write {self.path}: it is a folder; name a file in it"
+            raise ArtifactError(msg)
         try:
             self._file = h5py.File(self._temporary, "w")
         except OSError as exc:
@@ -288,8 +306,11 @@ class EventWriter:
             EventError: if the events are invalid, or labels do not match them.
         """
         check_events(particles, len(self._particles))
-        if len(self._particles) == 0 and labels is not None:
-            self._process = self._dataset("process", (), "int16")
+        if self._particles.dtype == np.float16:  # which ends at 65504 GeV
+            with np.errstate(over="ignore"):
+                check_events(particles.astype(np.float16), len(self._particles))
+        if len(self._particles) == 0 and labels is not None and self._process is None:
+            self._process = self._dataset("process", (), "int64")
         if (labels is None) != (self._process is None) or (
             labels is not None and labels.shape != particles.shape[:1]
         ):

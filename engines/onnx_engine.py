@@ -16,7 +16,7 @@ from engines.types import FloatArray
 
 __all__ = ["OnnxEngine"]
 
-_LOAD_ERRORS = (
+_RUNTIME_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -49,7 +49,7 @@ class OnnxEngine:
             self._session = ort.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except _LOAD_ERRORS as exc:
+        except _RUNTIME_ERRORS as exc:
             reason = str(exc).strip().partition("\n")[0]
             msg = f"ONNX Runtime cannot load {path} ({reason}); export it again"
             raise ArtifactError(msg) from exc
@@ -105,12 +105,24 @@ class OnnxEngine:
         embeddings = np.empty((len(particles), self._dim), dtype=np.float32)
         for first in range(0, len(particles), self._max_batch):
             batch = particles[first : first + self._max_batch]
-            out = self._session.run([self._output], {self._input: np.ascontiguousarray(batch)})[0]
-            embeddings[first : first + len(batch)] = out
+            embeddings[first : first + len(batch)] = self._run(np.ascontiguousarray(batch))
         if not np.isfinite(embeddings).all():
             msg = "the encoder gave non-finite embeddings for finite events; retrain or export it"
             raise EngineError(msg)
         return embeddings
+
+    def _run(self, batch: FloatArray) -> FloatArray:
+        try:
+            out: FloatArray = self._session.run([self._output], {self._input: batch})[0]
+        except _RUNTIME_ERRORS as exc:
+            reason = str(exc).strip().partition("\n")[0]
+            msg = f"the encoder failed on {len(batch)} events ({reason}); export it again"
+            raise EngineError(msg) from exc
+        if out.shape != (len(batch), self._dim):
+            wanted = (len(batch), self._dim)
+            msg = f"the encoder must give {wanted} embeddings; got {out.shape}; export it again"
+            raise EngineError(msg)
+        return out
 
     def close(self) -> None:
         """Release the session's memory."""

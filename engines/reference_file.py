@@ -94,7 +94,7 @@ class ReferenceArtifact:
         Raises:
             MismatchError: with both windows.
         """
-        if window != self.facts.window:
+        if not window.same_as(self.facts.window):
             msg = (
                 f"the reference was calibrated for windows of {self.facts.window}; got {window}; "
                 "run calibrate-reference for that window, or leave --window out"

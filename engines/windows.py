@@ -1,5 +1,6 @@
 """What a window is: a count of events, or a span of time with an expected rate."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -65,6 +66,13 @@ class WindowSpec:
             msg = f"a time window needs the expected rate; add --rate EVENTS_PER_SECOND to {text!r}"
             raise ParameterError(msg)
         return cls("time", span_s * rate_hz, span_s)
+
+    def same_as(self, other: Self) -> bool:
+        """Whether two specs mean the same window, but for rounding of the expected count."""
+        return self.mode == other.mode and all(
+            math.isclose(mine, others, rel_tol=1e-9)
+            for mine, others in ((self.n_expected, other.n_expected), (self.span_s, other.span_s))
+        )
 
     def __str__(self) -> str:
         """Return the window as a person would say it."""

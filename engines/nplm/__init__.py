@@ -20,7 +20,7 @@ contrastive embeddings).
 
 from engines.nplm.basis import Basis, BasisConfig, build_basis
 from engines.nplm.null import NullDistribution, z_score
-from engines.nplm.reference import CachedReference, WindowTest
+from engines.nplm.reference import CachedReference, WindowTest, use_threads
 from engines.nplm.toys import draw_toys, events_for_pool, offset_share
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "draw_toys",
     "events_for_pool",
     "offset_share",
+    "use_threads",
     "z_score",
 ]

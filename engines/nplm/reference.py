@@ -13,9 +13,14 @@ from engines.nplm.solver import Problem, solve
 from engines.nplm.statistic import log_ratio, window_statistics
 from engines.types import Float64Array, FloatArray, IntArray
 
-__all__ = ["CachedReference", "WindowTest"]
+__all__ = ["CachedReference", "WindowTest", "use_threads"]
 
 _BATCH_BYTES = 256 * 2**20
+
+
+def use_threads(n_threads: int) -> None:
+    """Let the fits of this process use so many CPU threads."""
+    torch.set_num_threads(n_threads)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""When a window alarms, and what is kept of it.
+
+The operator sets a false-alarm rate. A window alarms when p <= rate x window spacing, so that over
+any time T the expected number of false alarms is rate x T, whatever the windows' lengths.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import h5py
+import numpy as np
+
+from engines.errors import ArtifactError, ParameterError
+from engines.events import write_events
+from engines.nplm import WindowTest, z_score
+from stream.window import ClosedWindow
+
+__all__ = ["FalseAlarmRate", "Trials", "write_alarm"]
+
+_PERIODS_S = {
+    "hour": 3600.0,
+    "day": 86_400.0,
+    "week": 7 * 86_400.0,
+    "month": 30 * 86_400.0,
+    "year": 365 * 86_400.0,
+}
+#: No window alarms above this p-value, however rarely windows close.
+_LARGEST_P = 0.01
+_N_ANOMALOUS = 200
+
+
+@dataclass(frozen=True)
+class FalseAlarmRate:
+    """A budget of false alarms per time; written `1/month`.
+
+    Attributes:
+        per_s: false alarms per second.
+        text: what the operator typed.
+    """
+
+    per_s: float
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read NUMBER/PERIOD, the period an hour, day, week, month (30 days) or year.
+
+        Raises:
+            ParameterError: if it is not of that form.
+
+        >>> FalseAlarmRate.parse("1/day").per_s * 86400
+        1.0
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d*)?)/([a-z]+)", text.strip())
+        if match is None or match[2] not in _PERIODS_S or float(match[1]) == 0:
+            msg = f"a false-alarm rate must be NUMBER/{'|'.join(_PERIODS_S)}; got {text!r}"
+            raise ParameterError(msg)
+        return cls(float(match[1]) / _PERIODS_S[match[2]], text)
+
+    def threshold_p(self, spacing_s: float) -> float:
+        """Return the p-value at or below which a window alarms, capped at 0.01."""
+        return min(self.per_s * spacing_s, _LARGEST_P)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """How many windows a run has tested, and the smallest p-value among them."""
+
+    n: int = 0
+    smallest_p: float = 1.0
+
+    def add(self, p_value: float) -> "Trials":
+        """Return the trials with one more window."""
+        return Trials(self.n + 1, min(self.smallest_p, p_value))
+
+    @property
+    def global_p(self) -> float:
+        """P-value of the smallest p among n (Sidak): 1 - (1 - p_min)^n.
+
+        The windows share one reference, hence are not independent; this is an approximation.
+        """
+        return float(-np.expm1(self.n * np.log1p(-min(self.smallest_p, 1.0 - 1e-16))))
+
+    @property
+    def global_z(self) -> float:
+        """Z of the run, corrected for its trials."""
+        return z_score(self.global_p)
+
+
+def write_alarm(
+    folder: Path, window: ClosedWindow, test: WindowTest, record: dict[str, object]
+) -> Path:
+    """Keep a window that alarmed: its most anomalous events, embeddings and result line.
+
+    The file is an ADC2021 event file (`Particles`: the 200 events of largest f, most anomalous
+    first) with `f` of those events, and `embeddings` and `f_window` of the whole window; the result
+    line is the attribute `result`.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ArtifactError: if it cannot be written.
+    """
+    order = np.argsort(-test.f)[:_N_ANOMALOUS]
+    name = f"alarm-{record['run']}-{window.index:06d}.h5"
+    path = folder / name
+    partial = folder / f".{name}.new"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_events(partial, window.particles[order])
+        with h5py.File(partial, "a") as file:
+            file["f"] = test.f[order]
+            file["embeddings"] = window.embeddings
+            file["f_window"] = test.f.astype(np.float32)
+            file.attrs["result"] = json.dumps(record)
+        partial.replace(path)
+    except OSError as exc:
+        msg = f"cannot keep the alarm {path} ({exc}); check the folder and its free space"
+        raise ArtifactError(msg) from exc
+    return path

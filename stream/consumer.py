@@ -1,0 +1,218 @@
+"""Command: the main job. Events in over ZeroMQ, significance out."""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.command import CommandParser, positive_float, positive_int, run_command
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from engines.engine import Engine
+    from engines.reference_file import ReferenceArtifact
+    from engines.windows import WindowSpec
+    from stream.endpoints import Context
+    from stream.metrics import Metrics
+    from stream.page import Page
+    from stream.results import Sink
+    from stream.service import Consumer
+
+__all__ = ["main"]
+
+_LOG = logging.getLogger(__name__)
+
+_DESCRIPTION = """\
+Embeds the events that producers send, compares each window of embeddings with the reference, and
+reports t, p, Z and alarms: a table here, JSON lines, a ZeroMQ PUB socket, Prometheus metrics and a
+live page. SIGTERM or Ctrl-C processes what has arrived, tests the closed windows and ends."""
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "stream-consumer",
+        _DESCRIPTION,
+        "stream-consumer --engine d4.onnx --results results.jsonl --alarms alarms/",
+    )
+    add = parser.add_argument
+    add("--engine", type=Path, required=True, help="the encoder, .onnx or .plan")
+    add("--reference", type=Path, help="the .ref file (default: beside the engine)")
+    add("--endpoint", default="tcp://127.0.0.1:5555", help="where events arrive")
+    add(
+        "--pattern",
+        choices=("pull", "sub"),
+        default="pull",
+        help="pull: bind, nothing is dropped; sub: connect to a producer's PUB, may lose messages",
+    )
+    add("--window", help="10000 or 60s; must be what the reference was calibrated for (default)")
+    add("--rate", type=positive_float, metavar="HZ", help="expected rate of a time window")
+    add("--far", default="1/month", help="false-alarm rate, NUMBER/hour|day|week|month|year")
+    add(
+        "--alarm-on",
+        choices=("chi2", "toys"),
+        default="chi2",
+        help="p that alarms: the chi-square fitted to the toys, or the toys alone",
+    )
+    add("--results", type=Path, metavar="FILE", help="append one JSON line a window")
+    add("--alarms", type=Path, metavar="DIR", help="keep the windows that alarm")
+    add("--publish", metavar="ENDPOINT", help="PUB socket for results, tcp://127.0.0.1:5556")
+    add("--http", default="127.0.0.1:9108", help="metrics and live page; 'off' for none")
+    add("--exit-on-end", action="store_true", help="end when every source has sent its end")
+    add("--max-batch", type=positive_int, default=4096, help="events embedded at once")
+    add("--threads", type=positive_int, default=1, help="CPU threads of the encoder")
+    add("--test-threads", type=positive_int, default=1, help="CPU threads of the test")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    import zmq
+    from prometheus_client import CollectorRegistry
+
+    from engines.engine import open_engine
+    from engines.nplm import use_threads
+    from engines.reference_file import load_reference
+    from stream.alarms import FalseAlarmRate
+    from stream.endpoints import open_receiver
+    from stream.metrics import Metrics
+    from stream.monitor import Monitor
+    from stream.service import Consumer, Outputs
+    from stream.window import open_windows
+
+    stopped = _stop_on_signals()
+    far = FalseAlarmRate.parse(options.far)
+    use_threads(options.test_threads)
+    metrics = Metrics(CollectorRegistry())
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        page = _serve(stack, options.http, metrics.registry)
+        engine = stack.enter_context(open_engine(options.engine, threads=options.threads))
+        artifact = load_reference(options.reference or options.engine.with_suffix(".ref"))
+        artifact.check_engine(engine)
+        spec = _window(options, artifact.facts.window)
+        artifact.check_window(spec)
+        socket = stack.enter_context(open_receiver(context, options.endpoint, options.pattern))
+        run = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        _announce(options, engine, artifact, far.per_s, metrics)
+        consumer = Consumer(
+            engine,
+            Monitor(artifact, far, alarm_on=options.alarm_on, run=run),
+            open_windows(spec),
+            Outputs(_sinks(options, context), options.alarms),
+            metrics,
+            n_expected=spec.n_expected,
+            max_batch=options.max_batch,
+        )
+        page.snapshot = partial(consumer.snapshot, artifact.facts, far.text)
+        consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)
+        consumer.close()
+        _summarise(consumer)
+
+
+def _stop_on_signals() -> threading.Event:
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
+
+
+def _serve(stack: ExitStack, address: str, registry: "CollectorRegistry") -> "Page":
+    """Serve HTTP from the start, so that /readyz can say that something is still missing."""
+    from stream.page import Page, parse_address
+
+    page = Page(registry)
+    if address != "off":
+        server = page.serve(*parse_address(address))
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+    return page
+
+
+def _window(options: argparse.Namespace, calibrated: "WindowSpec") -> "WindowSpec":
+    from engines.windows import WindowSpec
+
+    if options.window is None:
+        return calibrated
+    rate_hz = options.rate or calibrated.n_expected / (calibrated.span_s or 1.0)
+    return WindowSpec.parse(options.window, rate_hz)
+
+
+def _announce(
+    options: argparse.Namespace,
+    engine: "Engine",
+    artifact: "ReferenceArtifact",
+    far_per_s: float,
+    metrics: "Metrics",
+) -> None:
+    """Say what runs, what its p-values rest on, and what they cannot do."""
+    from engines.artifact import versions
+
+    facts, null = artifact.facts, artifact.null
+    metrics.build.info(
+        {
+            "version": versions()["nplm-stream"],
+            "engine": engine.fingerprint,
+            "reference_created": facts.created,
+            "window": str(facts.window),
+        }
+    )
+    sys.stdout.write(
+        f"engine      {options.engine} ({engine.dim} dimensions, {engine.fingerprint[:16]}...)\n"
+        f"calibrated  on {facts.calibration}\n"
+        f"alarms      at {options.far}, on the {options.alarm_on} p-value\n"
+        f"listening   on {options.endpoint} ({options.pattern}); http {options.http}\n\n"
+    )
+    sys.stdout.flush()
+    if options.alarm_on == "toys":
+        _LOG.warning(
+            "%d toys give no p below %.2g, so at %s only windows more than %.3g s apart can alarm; "
+            "calibrate with more toys or use --alarm-on chi2",
+            facts.n_toys,
+            null.resolution,
+            options.far,
+            null.resolution / far_per_s,
+        )
+    elif null.chi2_ks_p < 0.01:
+        _LOG.warning(
+            "the toys do not follow the fitted chi-square (KS p = %.2g): p-values beyond %.2g are "
+            "not to be trusted",
+            null.chi2_ks_p,
+            null.resolution,
+        )
+
+
+def _sinks(options: argparse.Namespace, context: "Context") -> "list[Sink]":
+    from stream.endpoints import open_publisher
+    from stream.results import JsonLines, Publisher, Table
+
+    sinks: list[Sink] = [Table(sys.stdout)]
+    if options.results is not None:
+        sinks.append(JsonLines(options.results))
+    if options.publish is not None:
+        sinks.append(Publisher(open_publisher(context, options.publish)))
+    return sinks
+
+
+def _summarise(consumer: "Consumer") -> None:
+    sys.stdout.write(
+        f"\n{consumer.n_events} events in {consumer.n_messages} messages; "
+        f"{consumer.n_rejected} messages refused, {consumer.n_missing} missing; "
+        f"{consumer.n_tested} windows tested, {consumer.n_skipped} skipped, "
+        f"{consumer.n_alarms} alarms; {consumer.n_open} events of an unfinished window not tested\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    return run_command(_parser(), _run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

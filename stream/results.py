@@ -1,0 +1,119 @@
+"""Where results go: a JSONL file, a ZeroMQ PUB socket, a table on the terminal."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from engines.errors import ArtifactError
+from stream.monitor import WindowResult
+
+if TYPE_CHECKING:
+    from stream.endpoints import Socket
+
+__all__ = ["JsonLines", "Publisher", "Sink", "Table", "duration"]
+
+_UNITS = (("y", 365 * 86_400.0), ("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0))
+
+
+class Sink(Protocol):
+    """Takes results, one at a time, always on the same thread."""
+
+    def write(self, result: WindowResult) -> None:
+        """Take one result."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+class JsonLines:
+    """Appends one JSON object a line; a line is on disk before the next window is tested.
+
+    Args:
+        path: the file; made if missing, appended to otherwise.
+
+    Raises:
+        ArtifactError: if it cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file."""
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as exc:
+            msg = f"cannot write results to {path} ({exc}); choose a folder that is writable"
+            raise ArtifactError(msg) from exc
+
+    def write(self, result: WindowResult) -> None:
+        """Append a line and force it to disk."""
+        self._file.write(json.dumps(result.record(), allow_nan=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Publisher:
+    """Publishes each result as one frame of JSON on a PUB socket.
+
+    Args:
+        socket: a bound PUB socket, used by no other thread from now on.
+    """
+
+    def __init__(self, socket: "Socket") -> None:
+        """Take the socket over."""
+        self._socket = socket
+
+    def write(self, result: WindowResult) -> None:
+        """Publish; a subscriber that is too slow loses it."""
+        self._socket.send(json.dumps(result.record(), allow_nan=False).encode())
+
+    def close(self) -> None:
+        """Close the socket; what is queued is still sent for two seconds."""
+        self._socket.close()
+
+
+class Table:
+    """One line a window for people.
+
+    `Z` is the empirical one, which the number of toys limits (marked `>=` at that limit); `Z chi2`
+    is the tail of the chi-square fitted to the toys.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Print the head."""
+        self._stream = stream
+        stream.write(
+            f"{'window':>6} {'events':>8} {'t':>9} {'p':>9} {'Z':>7} {'Z chi2':>7} "
+            f"{'1/FAR':>8} {'Z run':>6} {'test':>7}\n"
+        )
+        stream.flush()
+
+    def write(self, result: WindowResult) -> None:
+        """Print one line."""
+        limit = ">=" if result.extrapolated else ""
+        self._stream.write(
+            f"{result.window:>6} {result.n_events:>8} {result.t:>9.1f} {result.p:>9.2g} "
+            f"{limit + format(result.z, '.2f'):>7} {result.z_chi2:>7.2f} "
+            f"{duration(result.inverse_far_s):>8} {result.z_global:>6.2f} "
+            f"{1e3 * result.test_s:>4.0f} ms{'  ALARM' if result.alarm else ''}\n"
+        )
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to do: the stream is the caller's."""
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit.
+
+    >>> duration(7200.0), duration(1e15)
+    ('2.0h', '3e+07y')
+    """
+    for unit, size in _UNITS:
+        if seconds >= size:
+            value = seconds / size
+            return f"{value:.1f}{unit}" if value < 1000 else f"{value:.0e}{unit}"
+    return f"{seconds:.2g}s"

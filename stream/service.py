@@ -1,0 +1,271 @@
+"""The consumer's work: messages in, embedded in micro-batches, cut into windows, tested."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+from engines.engine import Engine
+from engines.errors import ArtifactError, EngineError, MessageError
+from engines.nplm import z_score
+from engines.reference_file import ReferenceFacts
+from engines.types import FloatArray
+from stream.alarms import write_alarm
+from stream.endpoints import Socket
+from stream.message import Message, Reason, SequenceTracker, decode_message
+from stream.metrics import Metrics
+from stream.monitor import Monitor, TestRunner, WindowResult
+from stream.results import Sink
+from stream.window import Block, ClosedWindow, Windows
+
+__all__ = ["Consumer", "Outputs", "SparseLog"]
+
+_LOG = logging.getLogger(__name__)
+_POLL_MS = 100
+_DRAIN_S = 5.0
+_MAX_CLOCK_AHEAD_S = 60.0
+_RECENT = 500
+
+
+class SparseLog:
+    """Logs each kind of trouble at most once a minute, with how often it came.
+
+    Args:
+        clock: monotonic seconds.
+        every_s: seconds between two lines of a kind.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, every_s: float = 60.0) -> None:
+        """Start with nothing logged."""
+        self._clock, self._every_s = clock, every_s
+        self._last: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def warn(self, kind: str, text: str) -> None:
+        """Log, or count for the next line of the kind."""
+        now = self._clock()
+        if now - self._last.get(kind, -np.inf) < self._every_s:
+            self._held[kind] = self._held.get(kind, 0) + 1
+            return
+        held = self._held.pop(kind, 0)
+        more = f" (and {held} more since the last such line)" if held else ""
+        _LOG.warning("%s: %s%s", kind, text, more)
+        self._last[kind] = now
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go: sinks for every window, a folder for those that alarm."""
+
+    sinks: Sequence[Sink]
+    alarms: Path | None = None
+
+
+class Consumer:
+    """Takes messages from a socket until told to stop.
+
+    Args:
+        engine: the encoder.
+        monitor: tests the windows.
+        windows: cuts the stream.
+        outputs: where results go.
+        metrics: what Prometheus sees.
+        n_expected: events expected in a window, for the fill.
+        max_batch: events embedded at once.
+        now_ns: the wall clock, unix ns.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        monitor: Monitor,
+        windows: Windows,
+        outputs: Outputs,
+        metrics: Metrics,
+        *,
+        n_expected: float,
+        max_batch: int = 4096,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Start the test's thread."""
+        self._engine, self._monitor, self._windows = engine, monitor, windows
+        self._outputs, self._metrics = outputs, metrics
+        self._n_expected, self._max_batch, self._now_ns = n_expected, max_batch, now_ns
+        self._sequences, self._sparse_log = SequenceTracker(), SparseLog()
+        self._open_sources: set[str] = set()
+        self._any_ended = False
+        self.recent: deque[WindowResult] = deque(maxlen=_RECENT)
+        self.n_events = self.n_messages = self.n_rejected = self.n_missing = 0
+        self.n_tested = self.n_alarms = self.n_skipped = 0
+        self._runner = TestRunner(self._examine, self._skip)
+
+    def run(
+        self, socket: Socket, stopped: Callable[[], bool], *, exit_on_end: bool = False
+    ) -> None:
+        """Consume until `stopped`, or with `exit_on_end` until each source has sent its end.
+
+        What the socket has received by then is still processed and every closed window tested.
+        """
+        while not stopped() and not (exit_on_end and self._all_ended):
+            if socket.poll(_POLL_MS):
+                self.take(_receive(socket, self._max_batch))
+        deadline = time.monotonic() + _DRAIN_S
+        while time.monotonic() < deadline and socket.poll(0):
+            self.take(_receive(socket, self._max_batch))
+
+    def close(self) -> None:
+        """Test the windows that wait, then close the outputs."""
+        self._runner.close()
+        for sink in self._outputs.sinks:
+            sink.close()
+
+    @property
+    def n_open(self) -> int:
+        """Events in the window that is still open."""
+        return self._windows.n_open
+
+    @property
+    def _all_ended(self) -> bool:
+        return self._any_ended and not self._open_sources
+
+    def take(self, received: Sequence[list[bytes]]) -> None:
+        """Process messages as they came from the socket."""
+        messages = [m for frames in received if (m := self._accept(frames)) is not None]
+        full = [message for message in messages if len(message)]
+        for message, embeddings in zip(full, self._embed(full), strict=True):
+            if embeddings is None:
+                continue
+            self._metrics.events.inc(len(message))
+            self._metrics.latency.observe(max(0.0, (self._now_ns() - message.t_ns) / 1e9))
+            self.n_events += len(message)
+            block = Block(message.source, message.seq, message.t_ns, message.particles, embeddings)
+            self._add(block)
+        self._follow_sources(messages)
+
+    def _accept(self, frames: list[bytes]) -> Message | None:
+        try:
+            message = decode_message(frames)
+            self._check_clock(message)
+            missing = self._sequences.check(message.source, message.seq)
+        except MessageError as exc:
+            self._reject(exc)
+            return None
+        if missing:
+            self.n_missing += missing
+            self._metrics.missing.inc(missing)
+            text = f"{missing} messages of source {message.source!r} before {message.seq}"
+            self._sparse_log.warn("missing messages", text)
+        self.n_messages += 1
+        self._metrics.messages.inc()
+        return message
+
+    def _check_clock(self, message: Message) -> None:
+        """Refuse a production time in the future: it would close time windows too early."""
+        ahead_s = (message.t_ns - self._now_ns()) / 1e9
+        if ahead_s > _MAX_CLOCK_AHEAD_S:
+            msg = f"t_ns of source {message.source!r} is {ahead_s:.0f} s ahead; set its clock right"
+            raise MessageError(Reason.CLOCK, msg)
+
+    def _reject(self, exc: MessageError) -> None:
+        self.n_rejected += 1
+        self._metrics.rejected.labels(exc.reason).inc()
+        self._sparse_log.warn(f"message refused ({exc.reason})", str(exc))
+
+    def _embed(self, messages: Sequence[Message]) -> list[FloatArray | None]:
+        """Embed messages together; if the encoder refuses, alone, refusing only the bad ones."""
+        if not messages:
+            return []
+        started = time.perf_counter()
+        try:
+            particles = [message.particles for message in messages]
+            joined = particles[0] if len(particles) == 1 else np.concatenate(particles)
+            embeddings = self._engine.embed(joined)
+        except EngineError as exc:
+            if len(messages) == 1:
+                self._reject(MessageError(Reason.EMBEDDING, str(exc)))
+                return [None]
+            return [alone for message in messages for alone in self._embed([message])]
+        self._metrics.embedding.observe(time.perf_counter() - started)
+        ends = np.cumsum([len(message) for message in messages])
+        return list(np.split(embeddings, ends[:-1]))
+
+    def _add(self, block: Block) -> None:
+        empty = self._windows.n_empty
+        for window in self._windows.add(block):
+            self._runner.submit(window)
+        self._metrics.windows.labels("empty").inc(self._windows.n_empty - empty)
+        self._metrics.fill.set(self._windows.n_open)
+        self._metrics.fill_ratio.set(self._windows.n_open / self._n_expected)
+        self._metrics.waiting.set(self._runner.n_waiting)
+
+    def _follow_sources(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if message.end:
+                self._open_sources.discard(message.source)
+                self._any_ended = True
+                _LOG.info("source %s has ended", message.source)
+            elif message.source not in self._open_sources and len(self._open_sources) < _RECENT:
+                self._open_sources.add(message.source)
+                _LOG.info("source %s has started", message.source)
+
+    def _examine(self, window: ClosedWindow) -> None:
+        try:
+            result, test = self._monitor.examine(window)
+        except Exception:
+            self._metrics.windows.labels("failed").inc()
+            raise
+        self.n_tested += 1
+        self.n_alarms += result.alarm
+        if result.alarm and self._outputs.alarms is not None:
+            try:
+                kept = write_alarm(self._outputs.alarms, window, test, result.record())
+                _LOG.info("kept the alarm of window %d in %s", window.index, kept)
+            except ArtifactError as exc:
+                self._sparse_log.warn("alarm not kept", str(exc))
+        for sink in self._outputs.sinks:
+            try:
+                sink.write(result)
+            except (OSError, zmq.ZMQError) as exc:
+                self._sparse_log.warn(f"result not written to {type(sink).__name__}", str(exc))
+        self._metrics.observe_result(result)
+        self.recent.append(result)
+
+    def _skip(self, window: ClosedWindow) -> None:
+        self.n_skipped += 1
+        self._metrics.windows.labels("skipped").inc()
+        text = f"window {window.index}: windows close faster than tests finish"
+        self._sparse_log.warn("window skipped", text)
+
+    def snapshot(self, facts: ReferenceFacts, far: str) -> dict[str, object]:
+        """Return what the live page shows."""
+        windows = [
+            {**replace(result, spans=()).record(), "threshold_z": z_score(result.threshold_p)}
+            for result in tuple(self.recent)
+        ]
+        return {
+            "events": self.n_events,
+            "fill": self._windows.n_open / self._n_expected,
+            "alarms": self.n_alarms,
+            "calibrated_on": facts.calibration,
+            "far": far,
+            "windows": windows,
+        }
+
+
+def _receive(socket: Socket, max_batch: int) -> list[list[bytes]]:
+    """Return the messages that have arrived, up to about `max_batch` events' bytes."""
+    received: list[list[bytes]] = []
+    left = max_batch * 19 * 3 * 4
+    while left > 0:
+        try:
+            frames = socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            break
+        received.append(frames)
+        left -= sum(map(len, frames)) or 1
+    return received

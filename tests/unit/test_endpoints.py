@@ -1,0 +1,70 @@
+"""Endpoints: the limits every socket has, and one sentence for each way to name a wrong one."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import pytest
+import zmq
+
+from engines.errors import EndpointError, ParameterError
+from stream.endpoints import (
+    Context,
+    Socket,
+    bound_endpoint,
+    open_publisher,
+    open_receiver,
+    open_sender,
+)
+from stream.message import MAX_FRAME_BYTES
+
+Track: TypeAlias = Callable[[Socket], Socket]
+
+ANY_PORT = "tcp://127.0.0.1:*"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "text"),
+    [
+        ("", "malformed"),
+        ("5555", "malformed"),
+        ("tcp://", "malformed"),
+        ("tcp://127.0.0.1", "malformed"),
+        ("tcp://127.0.0.1:99999", "malformed"),
+        ("tcp://127.0.0.1:port", "malformed"),
+        ("http://127.0.0.1:80", "no such transport"),
+        ("ipc:///absent/folder/x.sock", "folder does not exist"),
+        ("ipc:///tmp/" + "x" * 200, "too long"),
+        ("tcp://192.0.2.1:5555", "no such address"),
+        ("ipc:///tmp/a\0b", "malformed"),
+    ],
+)
+def test_endpoint_that_cannot_be_bound(context: Context, endpoint: str, text: str) -> None:
+    for open_it in (open_receiver, open_publisher):
+        with pytest.raises(EndpointError, match=text):
+            open_it(context, endpoint)
+
+
+@pytest.mark.parametrize("endpoint", ["", "tcp://", "tcp://127.0.0.1:99999", "nope://x"])
+def test_endpoint_that_cannot_be_connected(context: Context, endpoint: str) -> None:
+    with pytest.raises(EndpointError, match="cannot connect to"):
+        open_sender(context, endpoint, "push")
+
+
+def test_unknown_patterns_are_refused(context: Context) -> None:
+    with pytest.raises(ParameterError, match="one of pull, sub; got 'push'"):
+        open_receiver(context, ANY_PORT, "push")
+    with pytest.raises(ParameterError, match="one of push, pub; got 'pull'"):
+        open_sender(context, ANY_PORT, "pull")
+
+
+def test_every_queue_and_frame_is_bounded(context: Context, track: Track) -> None:
+    pull = track(open_receiver(context, ANY_PORT))
+    for socket in (
+        pull,
+        track(open_sender(context, bound_endpoint(pull))),
+        track(open_publisher(context, ANY_PORT)),
+    ):
+        assert socket.getsockopt(zmq.MAXMSGSIZE) == MAX_FRAME_BYTES
+        assert 0 < int(socket.getsockopt(zmq.SNDHWM)) <= 1000
+        assert 0 < int(socket.getsockopt(zmq.RCVHWM)) <= 1000
+        assert 0 <= int(socket.getsockopt(zmq.LINGER)) <= 10_000
