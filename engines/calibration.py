@@ -2,9 +2,9 @@
 
 import logging
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -26,7 +26,14 @@ from engines.reference_file import ReferenceArtifact, ReferenceFacts
 from engines.types import FloatArray
 from engines.windows import WindowSpec
 
-__all__ = ["CalibrationConfig", "Sizes", "calibrate", "choose_sizes", "embed_events"]
+__all__ = [
+    "CalibrationConfig",
+    "Sizes",
+    "calibrate",
+    "calibrate_embeddings",
+    "choose_sizes",
+    "embed_events",
+]
 
 _LOG = logging.getLogger(__name__)
 _WARN_OFFSET_SHARE = 0.25
@@ -103,8 +110,6 @@ def calibrate(
     engine: Engine,
     sources: Sequence[EventRange],
     config: CalibrationConfig,
-    *,
-    clock: Callable[[], float] = time.monotonic,
 ) -> ReferenceArtifact:
     """Build the reference and its null distribution.
 
@@ -114,27 +119,10 @@ def calibrate(
     """
     samples = tuple(SampleFacts.of(source) for source in sources)
     _refuse_training_events(engine, samples)
+    _refuse_repeated_events(samples)
     sizes = choose_sizes(sum(s.stop - s.start for s in samples), config)
     embeddings = embed_events(engine, sources, "embedding background")
-    rng = np.random.default_rng(config.seed)
-    embeddings = embeddings[rng.permutation(len(embeddings))]
-    first, second = sizes.n_basis, sizes.n_basis + sizes.n_ref
-    model = BasisConfig(
-        n_centres=sizes.n_centres,
-        n_ref=sizes.n_ref,
-        n_expected=config.window.n_expected,
-        lam=config.lam,
-        sigma=config.sigma,
-        sigma_quantile=config.sigma_quantile,
-        seed=config.seed,
-    )
-    started = clock()
-    reference = CachedReference.build(embeddings[:first], embeddings[first:second], model)
-    _LOG.info("cached %d reference events in %.1f s", sizes.n_ref, clock() - started)
-    shown = Progress(config.n_toys, "toys")
-    toys = draw_toys(config.window, sizes.n_pool, config.n_toys, rng)
-    null = NullDistribution(reference.test_toys(embeddings[second:], toys, done=shown.advance))
-    shown.close()
+    reference, null, model = calibrate_embeddings(embeddings, sizes, config)
     facts = ReferenceFacts(
         engine_fingerprint=engine.fingerprint,
         window=config.window,
@@ -152,6 +140,30 @@ def calibrate(
     return ReferenceArtifact(reference, null, facts)
 
 
+def calibrate_embeddings(
+    embeddings: FloatArray, sizes: Sizes, config: CalibrationConfig
+) -> tuple[CachedReference, NullDistribution, BasisConfig]:
+    """Shuffle embeddings, (n, d), into the three samples; cache the reference and run the toys."""
+    rng = np.random.default_rng(config.seed)
+    embeddings = embeddings[rng.permutation(len(embeddings))]
+    first, second = sizes.n_basis, sizes.n_basis + sizes.n_ref
+    model = BasisConfig(
+        n_centres=sizes.n_centres,
+        n_ref=sizes.n_ref,
+        n_expected=config.window.n_expected,
+        lam=config.lam,
+        sigma=config.sigma,
+        sigma_quantile=config.sigma_quantile,
+        seed=config.seed,
+    )
+    reference = CachedReference.build(embeddings[:first], embeddings[first:second], model)
+    shown = Progress(config.n_toys, "toys")
+    toys = draw_toys(config.window, sizes.n_pool, config.n_toys, rng)
+    null = NullDistribution(reference.test_toys(embeddings[second:], toys, done=shown.advance))
+    shown.close()
+    return reference, null, model
+
+
 def _refuse_training_events(engine: Engine, samples: Sequence[SampleFacts]) -> None:
     for sample in samples:
         for trained in engine.facts.trained_on:
@@ -163,6 +175,18 @@ def _refuse_training_events(engine: Engine, samples: Sequence[SampleFacts]) -> N
                     f"{sample.name}@{trained.stop}:"
                 )
                 raise MismatchError(msg)
+
+
+def _refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
+    """The three samples are disjoint only if no event is given twice."""
+    for one, other in combinations(samples, 2):
+        shared = one.overlap(other)
+        if shared:
+            msg = (
+                f"each event may be given once; {one.name} events {one.start} to {one.stop} and "
+                f"{other.start} to {other.stop} share {shared}; give disjoint ranges"
+            )
+            raise MismatchError(msg)
 
 
 def _warn(facts: ReferenceFacts) -> None:

@@ -1,0 +1,50 @@
+# make help        what there is
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint types bench ci clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    install, train, calibrate, stream background then signal; see demo/report.png"
+	@echo "make test    run the tests"
+	@echo "make setup   install into $(VENV)"
+	@echo "make lint    ruff and the import contracts"
+	@echo "make types   mypy, strict"
+	@echo "make bench   the measurements of bench/, on the bundled events"
+	@echo "make ci      lint, types, test, demo"
+	@echo "make clean   remove $(VENV), demo/ and caches"
+
+setup: $(STAMP)
+
+# torch first and pinned: a later install must not replace it by another build.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nplm-stream needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/stream-demo $(DEMO)
+
+test: setup
+	$(BIN)/python -m pytest $(TEST)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/bench-physics $(BENCH)
+
+ci: lint types test demo
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

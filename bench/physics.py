@@ -1,0 +1,179 @@
+"""Command: Z for signals in background, for an encoder and for the baselines, on equal windows."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.command import CommandParser, positive_int, run_command
+from engines.events import EventRange
+from engines.samples import SIGNALS, sample_path
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Calibrates the NPLM test on background, then measures Z in windows that hold a share of signal, for
+each encoder and for two baselines (57 raw inputs, six leading-object pT) on the same windows; and
+tests whether p-values of unused background windows are uniform."""
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "bench-physics",
+        _DESCRIPTION,
+        "bench-physics --engine d4.onnx --json out.json   (after make demo: no option needed)",
+    )
+    add = parser.add_argument
+    cocktail = sample_path("sm_cocktail")
+    add("--engine", type=Path, nargs="+", default=[Path("demo/d4.onnx")], help="encoders")
+    add(
+        "--calibration",
+        type=EventRange.parse,
+        metavar="FILE[@START:STOP]",
+        default=EventRange(cocktail, 45_000, 150_000),
+        help="background for basis, reference and pool",
+    )
+    add(
+        "--test",
+        type=EventRange.parse,
+        metavar="FILE[@START:STOP]",
+        default=EventRange(cocktail, 150_000, 235_000),
+        help="background for the windows",
+    )
+    add(
+        "--signals",
+        type=EventRange.parse,
+        metavar="FILE[@START:STOP]",
+        nargs="+",
+        default=[EventRange(sample_path(name)) for name in SIGNALS],
+        help="signal events",
+    )
+    add("--window", type=positive_int, default=4000, help="events in a window")
+    add("--n-ref", type=positive_int, help="reference events")
+    add("--toys", type=positive_int, default=300, help="toys of the calibration")
+    add("--fractions", type=float, nargs="+", default=[0.005, 0.01, 0.02], help="signal shares")
+    add("--null-window", type=positive_int, default=400, help="window of the uniformity check")
+    add("--seed", type=int, default=0, help="of splits, toys and signal counts")
+    add("--threads", type=positive_int, default=2, help="CPU threads")
+    add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    from bench.baselines import BASELINES
+    from engines.engine import open_engine
+    from engines.nplm import use_threads
+
+    use_threads(options.threads)
+    engines = {path.stem: open_engine(path, threads=options.threads) for path in options.engine}
+    embeddings = {**{name: engine.embed for name, engine in engines.items()}, **BASELINES}
+    results = {}
+    for name, embed in embeddings.items():
+        started = time.perf_counter()
+        results[name] = _measure(embed, options)
+        results[name]["seconds"] = time.perf_counter() - started
+        sys.stdout.write(f"{name}: {results[name]['seconds']:.0f} s\n")
+        sys.stdout.flush()
+    sys.stdout.write("\n" + _power_table(results) + "\n" + _null_table(results))
+    if options.json is not None:
+        facts = {name: engine.fingerprint for name, engine in engines.items()}
+        _save(options, results, facts)
+
+
+def _measure(embed: Any, options: argparse.Namespace) -> dict[str, Any]:  # noqa: ANN401
+    from bench.experiment import Experiment
+    from engines.calibration import CalibrationConfig
+    from engines.windows import WindowSpec
+
+    signals = {source.path.stem: source for source in options.signals}
+    experiment = Experiment.of(embed, options.calibration, options.test, signals)
+
+    def config(window: int) -> CalibrationConfig:
+        return CalibrationConfig(
+            WindowSpec("count", float(window)),
+            n_toys=options.toys,
+            n_ref=options.n_ref,
+            seed=options.seed,
+        )
+
+    return {
+        "dim": experiment.calibration.shape[1],
+        "power": experiment.power(config(options.window), options.fractions, options.seed),
+        "null": experiment.null_honesty(config(options.null_window)),
+    }
+
+
+def _power_table(results: dict[str, dict[str, Any]]) -> str:
+    """Return Markdown: median Z with its 68 % band over windows."""
+    names = list(results)
+    lines = [
+        "Median Z (16 % and 84 % quantiles over the windows), chi-square fitted to the toys\n",
+        "| signal | share | windows | " + " | ".join(names) + " |",
+        "|---|---|---|" + "---|" * len(names),
+    ]
+    for index, first in enumerate(results[names[0]]["power"]):
+        rows = [results[name]["power"][index] for name in names]
+        cells = [f"{r['z_median']:.1f} ({r['z_68'][0]:.1f}, {r['z_68'][1]:.1f})" for r in rows]
+        head = f"| {first['signal']} | {100 * first['fraction']:g} % | {first['windows']} | "
+        lines.append(head + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _null_table(results: dict[str, dict[str, Any]]) -> str:
+    """Return Markdown: uniformity of p-values of background that calibrated nothing."""
+    lines = [
+        "p-values of disjoint windows of unused background, one fixed reference\n",
+        "| representation | window | windows | KS p, toys | KS p, chi-square | p <= 0.05 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        n = result["null"]
+        lines.append(
+            f"| {name} | {n['window']} | {n['windows']} | {n['ks_p_toys']:.3f} | "
+            f"{n['ks_p_chi2']:.3f} | {n['share_below_0.05']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _save(
+    options: argparse.Namespace, results: dict[str, dict[str, Any]], engines: dict[str, str]
+) -> None:
+    from bench.stamp import machine_stamp
+    from engines.errors import ArtifactError
+
+    def text(source: EventRange) -> str:
+        return f"{source.path.name}@{source.start}:{source.stop or ''}"
+
+    record = {
+        "benchmark": "physics",
+        "machine": machine_stamp(),
+        "settings": {
+            "calibration": text(options.calibration),
+            "test": text(options.test),
+            "signals": [text(source) for source in options.signals],
+            "window": options.window,
+            "n_ref": options.n_ref,
+            "toys": options.toys,
+            "null_window": options.null_window,
+            "seed": options.seed,
+        },
+        "engines": engines,
+        "results": results,
+    }
+    try:
+        options.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    except OSError as exc:
+        msg = f"cannot write {options.json} ({exc}); choose a folder that is writable"
+        raise ArtifactError(msg) from exc
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    return run_command(_parser(), _run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The NPLM test done naively: dense, float64, plain Newton; shares no code with the solver."""
+
+import numpy as np
+from scipy import linalg
+
+from engines.types import Float64Array
+
+__all__ = ["naive_kernel", "naive_t"]
+
+
+def naive_kernel(x: Float64Array, centres: Float64Array, sigma: float) -> Float64Array:
+    """k(x, c) = exp(-|x - c|^2 / 2 sigma^2), from the differences."""
+    squared = np.zeros((len(x), len(centres)))
+    for column in range(x.shape[1]):
+        squared += (x[:, column, None] - centres[None, :, column]) ** 2
+    return np.asarray(np.exp(-squared / (2.0 * sigma**2)))
+
+
+def naive_t(
+    data: Float64Array,
+    reference: Float64Array,
+    centres: Float64Array,
+    *,
+    sigma: float,
+    lam: float,
+    n_expected: float,
+    jitter: float = 1e-13,
+) -> float:
+    """Minimise L over alpha by Newton's method; return t at the minimum.
+
+        L = (1/n) [ sum_D softplus(-f) + w sum_R softplus(f) ]
+            + (lam/2) alpha^T (K + jitter n_centres I) alpha
+
+    All samples are standardised. The penalty's Cholesky factor takes the place of alpha as
+    coordinates, since K alone is singular to rounding; no direction is dropped.
+    """
+    n = len(data) + len(reference)
+    weight = n_expected / len(reference)
+    penalty = naive_kernel(centres, centres, sigma)
+    penalty[np.diag_indices(len(centres))] += jitter * len(centres)
+    factor = np.linalg.cholesky(penalty)
+
+    def coordinates(x: Float64Array) -> Float64Array:
+        kernel = naive_kernel(x, centres, sigma)
+        return np.asarray(linalg.solve_triangular(factor, kernel.T, lower=True).T)
+
+    phi = np.concatenate([coordinates(data), coordinates(reference)])
+    sign = np.concatenate([-np.ones(len(data)), np.ones(len(reference))])
+    weights = np.concatenate([np.ones(len(data)), np.full(len(reference), weight)])
+    ridge = lam * n
+
+    def loss(b: Float64Array) -> float:
+        softplus = np.logaddexp(0.0, sign * (phi @ b))
+        return float((weights * softplus).sum() + 0.5 * ridge * (b @ b))
+
+    b = np.zeros(len(centres))
+    for _ in range(100):
+        probability = 0.5 * (1.0 + np.tanh(0.5 * (phi @ b)))
+        target = (sign < 0).astype(np.float64)
+        gradient = phi.T @ (weights * (probability - target)) + ridge * b
+        curvature = weights * probability * (1.0 - probability)
+        hessian = (phi * curvature[:, None]).T @ phi + ridge * np.eye(len(b))
+        step = np.linalg.solve(hessian, -gradient)
+        decrement = float(-gradient @ step)
+        if decrement < 1e-14:
+            break
+        length, before = 1.0, loss(b)
+        while loss(b + length * step) > before - 0.25 * length * decrement and length > 1e-8:
+            length *= 0.5
+        b = b + length * step
+    else:
+        msg = "the oracle did not converge"
+        raise RuntimeError(msg)
+    f = phi @ b
+    return float(
+        2.0 * (f[: len(data)].sum() - weight * np.expm1(f[len(data) :]).sum())
+    )

@@ -1,0 +1,133 @@
+"""Loading, splitting, scaling and sampling of training events."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from engines.errors import ArtifactError, EventError, ParameterError, SampleSizeError
+from engines.events import EventRange, write_events
+from engines.types import FloatArray
+from training.data import BatchSampler, EventSet, load_events, measure_scaling, split_events
+
+
+def make_events(n: int, seed: int = 0) -> FloatArray:
+    rng = np.random.default_rng(seed)
+    particles = np.zeros((n, 19, 3), dtype=np.float32)
+    particles[:, [0, 1, 9, 10], 0] = rng.uniform(15, 100, (n, 4))
+    particles[:, [1, 9, 10], 1] = rng.normal(0, 1.5, (n, 3))
+    particles[:, [0, 1, 9, 10], 2] = rng.uniform(-np.pi, np.pi, (n, 4))
+    return particles
+
+
+def event_set(*sizes: int) -> EventSet:
+    targets = np.repeat(np.arange(len(sizes)), sizes)
+    return EventSet(make_events(sum(sizes)), targets, tuple(range(len(sizes))), None)
+
+
+def test_files_join_and_labels_become_indices(tmp_path: Path) -> None:
+    write_events(tmp_path / "a.h5", make_events(5), np.array([7, 2, 7, 2, 2]))
+    write_events(tmp_path / "b.h5", make_events(4, 1), np.array([9, 9, 2, 7]))
+    sources = [EventRange(tmp_path / "a.h5", 1, 4), EventRange(tmp_path / "b.h5")]
+    events = load_events(sources)
+    assert events.targets is not None
+    assert events.classes == (2, 7, 9)
+    assert events.targets.tolist() == [0, 1, 0, 2, 2, 0, 1]
+    assert np.array_equal(events.particles[:3], make_events(5)[1:4])
+    assert events.counts(np.arange(7)) == {2: 3, 7: 2, 9: 2}
+
+
+def test_one_file_without_labels_leaves_none_and_is_named(tmp_path: Path) -> None:
+    write_events(tmp_path / "a.h5", make_events(5), np.zeros(5, dtype=int))
+    write_events(tmp_path / "b.h5", make_events(5))
+    events = load_events([EventRange(tmp_path / "a.h5"), EventRange(tmp_path / "b.h5")])
+    assert events.targets is None
+    assert events.unlabelled == str(tmp_path / "b.h5")
+
+
+def test_a_label_missing_for_some_events_is_an_error(tmp_path: Path) -> None:
+    write_events(tmp_path / "a.h5", make_events(5))
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["process"] = np.zeros(3, dtype=np.int16)
+    with pytest.raises(EventError, match="for each of 5 events"):
+        load_events([EventRange(tmp_path / "a.h5")])
+
+
+def test_bad_sources_are_refused(tmp_path: Path) -> None:
+    write_events(tmp_path / "a.h5", make_events(5))
+    with pytest.raises(SampleSizeError, match="got none"):
+        load_events([EventRange(tmp_path / "a.h5", 5)])
+    with pytest.raises(ArtifactError, match="does not exist"):
+        load_events([EventRange(tmp_path / "missing.h5")])
+
+
+def test_split_is_disjoint_complete_and_in_every_class() -> None:
+    events = event_set(100, 20)
+    split = split_events(events, 0.25, seed=3)
+    both = np.concatenate((split.train, split.validation))
+    assert np.array_equal(np.sort(both), np.arange(120))
+    assert events.counts(split.validation) == {0: 25, 1: 5}
+
+
+def test_split_follows_the_seed() -> None:
+    events = event_set(100, 20)
+    first, again, other = (split_events(events, 0.25, seed) for seed in (3, 3, 4))
+    assert np.array_equal(first.validation, again.validation)
+    assert not np.array_equal(first.validation, other.validation)
+
+
+def test_split_without_labels_holds_out_a_fraction() -> None:
+    events = EventSet(make_events(50), None, (), "a.h5")
+    assert len(split_events(events, 0.2, seed=0).validation) == 10
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0, float("nan")])
+def test_split_refuses_a_fraction_out_of_range(fraction: float) -> None:
+    with pytest.raises(ParameterError, match="between 0 and 1"):
+        split_events(event_set(20, 20), fraction, seed=0)
+
+
+def test_split_refuses_a_class_too_small() -> None:
+    with pytest.raises(SampleSizeError, match="class 1 must hold at least 10 events"):
+        split_events(event_set(20, 9), 0.2, seed=0)
+    with pytest.raises(SampleSizeError, match="class 0"):
+        split_events(event_set(20, 20), 0.01, seed=0)
+
+
+def test_scaling_is_measured_on_present_objects_of_a_kind() -> None:
+    particles = make_events(200)
+    scaling = measure_scaling(particles)
+    jets = particles[:, 9:11].astype(np.float64)
+    assert scaling.log_pt_mean[9:] == pytest.approx(np.log1p(jets[:, :, 0]).mean())
+    assert scaling.log_pt_std[18] == pytest.approx(np.log1p(jets[:, :, 0]).std())
+    assert scaling.eta_std[12] == pytest.approx(np.sqrt(np.mean(jets[:, :, 1] ** 2)))
+    assert scaling.log_pt_mean[5:9].tolist() == [0.0] * 4
+    assert scaling.eta_std[0] == 1.0
+
+
+def test_balanced_batches_hold_every_class_equally() -> None:
+    targets = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
+    sampler = BatchSampler("balanced", 500, targets, 10_000)
+    drawn = torch.cat(list(sampler.batches(torch.Generator().manual_seed(0))))
+    share = torch.bincount(targets[drawn]) / len(drawn)
+    assert share.tolist() == pytest.approx([1 / 3] * 3, abs=5 * np.sqrt(2 / 9 / 10_000))
+    assert len(torch.unique(drawn[targets[drawn] == 2])) == 100
+
+
+def test_cocktail_batches_visit_each_event_at_most_once() -> None:
+    sampler = BatchSampler("cocktail", 30, None, 100)
+    batches = list(sampler.batches(torch.Generator().manual_seed(0)))
+    assert [len(batch) for batch in batches] == [30, 30, 30]
+    assert len(sampler) == 3
+    assert len(torch.unique(torch.cat(batches))) == 90
+
+
+def test_sampler_refuses_what_it_cannot_draw() -> None:
+    with pytest.raises(ParameterError, match="one of balanced, cocktail"):
+        BatchSampler("half", 10, None, 100)
+    with pytest.raises(ParameterError, match="must have labels"):
+        BatchSampler("balanced", 10, None, 100)
+    with pytest.raises(SampleSizeError, match="lower --batch-size"):
+        BatchSampler("cocktail", 101, None, 100)
