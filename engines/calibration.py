@@ -74,22 +74,26 @@ def choose_sizes(n_events: int, config: CalibrationConfig) -> Sizes:
         SampleSizeError: if the events are too few; says how many would do.
     """
     n_data = config.window.n_expected
-    n_ref = config.n_ref or min(round(10 * n_data), max(1, (n_events - 5000) // 2))
-    n_centres = config.n_centres or math.ceil(math.sqrt(n_ref + n_data))
-    n_basis = config.n_basis or max(5000, 5 * n_centres)
+    largest = config.n_ref or math.ceil(10 * n_data)
+    n_basis = config.n_basis or max(5000, 5 * _n_centres(largest, config))
+    n_ref = config.n_ref or min(largest, max(1, (n_events - n_basis) // 2))
     n_pool = n_events - n_basis - n_ref
     if n_pool < events_for_pool(n_data, n_ref):
         # Without a wish for n_ref, reference and pool of this size each keep the offset in bounds.
         each = math.ceil(math.sqrt(2.0) * n_data / MAX_OFFSET_SHARE)
         wanted = config.n_ref or each
-        needed = n_basis + wanted + events_for_pool(n_data, wanted)
+        pool = events_for_pool(n_data, wanted) if config.n_ref else each
         msg = (
-            f"calibrating windows of {config.window} needs at least {needed} background events "
-            f"(basis {n_basis}, reference {wanted}, pool {needed - n_basis - wanted}); got "
+            f"calibrating windows of {config.window} needs at least {n_basis + wanted + pool} "
+            f"background events (basis {n_basis}, reference {wanted}, pool {pool}); got "
             f"{n_events}; give more events or a smaller window"
         )
         raise SampleSizeError(msg)
-    return Sizes(n_basis, n_ref, n_pool, n_centres)
+    return Sizes(n_basis, n_ref, n_pool, _n_centres(n_ref, config))
+
+
+def _n_centres(n_ref: int, config: CalibrationConfig) -> int:
+    return config.n_centres or math.ceil(math.sqrt(n_ref + config.window.n_expected))
 
 
 def embed_events(engine: Engine, sources: Sequence[EventRange], title: str) -> FloatArray:
@@ -114,7 +118,7 @@ def calibrate(
     """Build the reference and its null distribution.
 
     Raises:
-        MismatchError: if the encoder was trained on some of the events.
+        MismatchError: if the encoder was trained on some of the events, or some are given twice.
         SampleSizeError: if the events are too few; says how many would do.
     """
     samples = tuple(SampleFacts.of(source) for source in sources)

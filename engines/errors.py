@@ -10,6 +10,7 @@
     ├── ParameterError (ValueError)        an option or argument out of its range
     ├── MessageError (ValueError)          a message that breaks the wire format
     ├── EndpointError (OSError)            a socket or port that cannot be had
+    ├── TrainingError (RuntimeError)       a training that did not converge
     └── ParityError (RuntimeError)         an exported encoder that differs from the trained one
 
 Each is also a builtin, so that code which knows nothing of this package can catch it. `exit_code`
@@ -28,6 +29,7 @@ __all__ = [
     "ParameterError",
     "ParityError",
     "SampleSizeError",
+    "TrainingError",
 ]
 
 
@@ -81,6 +83,12 @@ class MessageError(NplmStreamError, ValueError):
 
 class EndpointError(NplmStreamError, OSError):
     """A socket or port that cannot be had."""
+
+
+class TrainingError(NplmStreamError, RuntimeError):
+    """A training that did not converge."""
+
+    exit_code = 1
 
 
 class ParityError(NplmStreamError, RuntimeError):

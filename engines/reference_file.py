@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from engines.artifact import SampleFacts
 from engines.engine import Engine
@@ -122,13 +122,13 @@ def save_reference(path: str | Path, artifact: ReferenceArtifact) -> None:
     stored = {
         "format": _FORMAT,
         "sigma": basis.sigma,
-        "checksum": _checksum(tensors),
         "facts": asdict(artifact.facts),
     }
+    stored["checksum"] = _checksum(tensors, stored)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(stored)})
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as file:
+            file.write(save(tensors, metadata={_METADATA_KEY: json.dumps(stored)}))
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as exc:
@@ -151,13 +151,14 @@ def load_reference(path: str | Path, *, device: str = "cpu") -> ReferenceArtifac
         with safe_open(path, framework="pt") as file:
             stored = json.loads((file.metadata() or {})[_METADATA_KEY])
             tensors = {name: file.get_tensor(name) for name in _TENSORS}
-    except (OSError, SafetensorError, KeyError, ValueError) as exc:
+        version, checksum = stored["format"], stored.pop("checksum")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as exc:
         msg = f"{path} is not a complete reference file ({exc}); run calibrate-reference again"
         raise ArtifactError(msg) from exc
-    if stored["format"] != _FORMAT:
-        msg = f"{path} has format {stored['format']}; this version reads {_FORMAT}; calibrate again"
+    if version != _FORMAT:
+        msg = f"{path} has format {version}; this version reads {_FORMAT}; calibrate again"
         raise ArtifactError(msg)
-    if stored["checksum"] != _checksum(tensors):
+    if checksum != _checksum(tensors, stored):
         msg = f"{path} was altered since it was written: its checksum is wrong; calibrate again"
         raise ArtifactError(msg)
     facts = _facts(stored["facts"])
@@ -174,8 +175,8 @@ def _facts(stored: dict[str, Any]) -> ReferenceFacts:
     return ReferenceFacts(window=window, samples=samples, **stored)
 
 
-def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
+def _checksum(tensors: dict[str, torch.Tensor], stored: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(stored, sort_keys=True).encode())
     for name in _TENSORS:
         digest.update(name.encode())
         digest.update(tensors[name].numpy().tobytes())

@@ -9,6 +9,7 @@ from engines.errors import ParameterError
 
 __all__ = ["WindowSpec", "parse_duration_s"]
 
+_MAX_EVENTS = 1e9
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -56,14 +57,20 @@ class WindowSpec:
         >>> WindowSpec.parse("60s", rate_hz=100.0)
         WindowSpec(mode='time', n_expected=6000.0, span_s=60.0)
         """
-        if text.strip().isdigit() and int(text) > 0:
+        if text.strip().isdecimal():
+            if not 1 <= float(text) <= _MAX_EVENTS:
+                msg = f"a window must hold from 1 to {_MAX_EVENTS:g} events; got {text!r}"
+                raise ParameterError(msg)
             return cls("count", float(text))
-        span_s = parse_duration_s(text) if not text.strip().isdigit() else 0.0
-        if span_s == 0.0:
-            msg = f"a window must hold at least one event; got {text!r}"
-            raise ParameterError(msg)
+        span_s = parse_duration_s(text)
         if rate_hz is None:
             msg = f"a time window needs the expected rate; add --rate EVENTS_PER_SECOND to {text!r}"
+            raise ParameterError(msg)
+        if not 1 <= span_s * rate_hz <= _MAX_EVENTS:
+            msg = (
+                f"a window must expect from 1 to {_MAX_EVENTS:g} events; {text!r} at "
+                f"{rate_hz:g} Hz expects {span_s * rate_hz:g}"
+            )
             raise ParameterError(msg)
         return cls("time", span_s * rate_hz, span_s)
 

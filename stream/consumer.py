@@ -66,6 +66,7 @@ def _parser() -> CommandParser:
     add("--publish", metavar="ENDPOINT", help="PUB socket for results, tcp://127.0.0.1:5556")
     add("--http", default="127.0.0.1:9108", help="metrics and live page; 'off' for none")
     add("--exit-on-end", action="store_true", help="end when every source has sent its end")
+    add("--max-waiting", type=positive_int, default=16, help="closed windows that may wait")
     add("--max-batch", type=positive_int, default=4096, help="events embedded at once")
     add("--threads", type=positive_int, default=1, help="CPU threads of the encoder")
     add("--test-threads", type=positive_int, default=1, help="CPU threads of the test")
@@ -83,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
     from stream.endpoints import open_receiver
     from stream.metrics import Metrics
     from stream.monitor import Monitor
-    from stream.service import Consumer, Outputs
+    from stream.service import Consumer, Limits, Outputs
     from stream.window import open_windows
 
     stopped = _stop_on_signals()
@@ -108,7 +109,7 @@ def _run(options: argparse.Namespace) -> None:
             Outputs(_sinks(options, context), options.alarms),
             metrics,
             n_expected=spec.n_expected,
-            max_batch=options.max_batch,
+            limits=Limits(options.max_batch, options.max_waiting),
         )
         page.snapshot = partial(consumer.snapshot, artifact.facts, far.text)
         consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)

@@ -1,6 +1,7 @@
 """Command: the whole chain on bundled events, as separate processes over real ZeroMQ."""
 
 import argparse
+import contextlib
 import json
 import signal
 import socket
@@ -43,6 +44,7 @@ class _Files:
     engine: Path
     lines: Path
     truth: Path
+    log: Path
     alarms: Path
     metrics: Path
     results: Path
@@ -54,6 +56,7 @@ class _Files:
             engine=folder / "d4.onnx",
             lines=folder / "consumer.jsonl",
             truth=folder / "producer.jsonl",
+            log=folder / "producer.log",
             alarms=folder / "alarms",
             metrics=folder / "metrics.txt",
             results=folder / "results.jsonl",
@@ -138,17 +141,19 @@ def _stream(options: argparse.Namespace, files: _Files, background: str) -> None
         *(sys.executable, "-m", "stream.consumer", "--engine", str(files.engine)),
         *("--endpoint", endpoint, "--http", address),
         *("--results", str(files.lines), "--alarms", str(files.alarms)),
+        *("--log-level", "WARNING"),
     ]
     produce = [
         *(sys.executable, "-m", "stream.producer", background, "--endpoint", endpoint),
         *("--inject", str(sample_path(options.signal)), "--fraction", str(options.fraction)),
         *("--after", str(_AFTER), "--rate", str(options.rate), "--log", str(files.truth)),
+        *("--log-level", "WARNING"),
     ]
     consumer = subprocess.Popen(consume)  # noqa: S603
     try:
         _wait(consumer, f"http://{address}/readyz", lambda _: True)
         _say(f"live page: http://{address}/\n")
-        subprocess.run(produce, check=True)  # noqa: S603
+        _produce(produce, files.log)
         sent = sum(message["n"] for message in read_lines(files.truth))
         goal = f"nplm_stream_events_total {sent:.1f}"
         metrics = _wait(
@@ -159,15 +164,22 @@ def _stream(options: argparse.Namespace, files: _Files, background: str) -> None
         files.metrics.write_text(metrics)
         if options.hold:
             _say(f"holding http://{address}/ until Ctrl-C")
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    except subprocess.CalledProcessError as exc:
-        msg = f"the producer ended with exit code {exc.returncode}; its own message is above"
-        raise DemoError(msg) from exc
+            with contextlib.suppress(KeyboardInterrupt):
+                consumer.wait()
     finally:
         consumer.send_signal(signal.SIGTERM)
         code = consumer.wait(timeout=60)
     if code:
         msg = f"the consumer ended with exit code {code}; its own message is above"
+        raise DemoError(msg)
+
+
+def _produce(command: list[str], log: Path) -> None:
+    """Run the producer, its progress in a log: the consumer's table shows how far the demo is."""
+    with log.open("w") as errors:
+        done = subprocess.run(command, stderr=errors, check=False)  # noqa: S603
+    if done.returncode:
+        msg = f"the producer ended with exit code {done.returncode}: {log.read_text()[-300:]}"
         raise DemoError(msg)
 
 
@@ -183,6 +195,9 @@ def _wait(consumer: "subprocess.Popen[bytes]", url: str, good: Any) -> str:  # n
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             pass
         time.sleep(0.1)
+    if consumer.poll() is not None:
+        msg = f"the consumer ended with exit code {consumer.poll()}; its own message is above"
+        raise DemoError(msg)
     msg = f"{url} did not answer as expected within {_PATIENCE_S:.0f} s"
     raise DemoError(msg)
 

@@ -54,7 +54,7 @@ class Page:
         """
         handler = type("Handler", (_Handler,), {"page": self})
         try:
-            server = ThreadingHTTPServer((host, port), handler)
+            server = _Server((host, port), handler)
         except (OSError, OverflowError) as exc:
             taken = getattr(exc, "errno", None) == errno.EADDRINUSE
             reason = "another process holds it" if taken else str(exc)
@@ -75,10 +75,15 @@ def parse_address(text: str) -> tuple[str, int]:
     ('127.0.0.1', 9108)
     """
     host, colon, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    if not port.isdecimal() or float(port) > 65535:
         msg = f"an HTTP address must be HOST:PORT or PORT; got {text!r}"
         raise ParameterError(msg)
     return (host.strip("[]") if colon and host else "127.0.0.1"), int(port)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        _LOG.debug("a request of %s failed", client_address, exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -58,11 +58,11 @@ def _draw_significance(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
     if injected:
         axes.axvspan(injected[0] - 0.5, window[-1] + 0.5, color=_SIGNAL, alpha=0.07, lw=0)
         mean = np.mean([line["n_injected"] for line in lines if line["n_injected"]])
-        text = f"signal enters: {mean:.0f} of {lines[0]['n_events']} events a window"
+        text = f"signal enters:\n{mean:.0f} of {lines[0]['n_events']} events"
         axes.text(injected[0] - 0.4, axes.get_ylim()[1], text, va="top", color=_SIGNAL)
     axes.set(xlabel="window", ylabel="Z (chi-square fitted to the toys)")
     axes.set_title("Significance per window")
-    axes.legend(loc="center left", frameon=False)
+    axes.legend(loc="upper left", frameon=False)
 
 
 def _draw_plane(figure: Figure, axes: Axes, lines: Sequence[dict[str, Any]], alarms: Path) -> None:

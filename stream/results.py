@@ -86,7 +86,7 @@ class Table:
         """Print the head."""
         self._stream = stream
         stream.write(
-            f"{'window':>6} {'events':>8} {'t':>9} {'p':>9} {'Z':>7} {'Z chi2':>7} "
+            f"{'window':>6} {'events':>7} {'t':>8} {'p':>8} {'Z':>7} {'Z chi2':>7} "
             f"{'1/FAR':>8} {'Z run':>6} {'test':>7}\n"
         )
         stream.flush()
@@ -95,7 +95,7 @@ class Table:
         """Print one line."""
         limit = ">=" if result.extrapolated else ""
         self._stream.write(
-            f"{result.window:>6} {result.n_events:>8} {result.t:>9.1f} {result.p:>9.2g} "
+            f"{result.window:>6} {result.n_events:>7} {result.t:>8.1f} {result.p:>8.2g} "
             f"{limit + format(result.z, '.2f'):>7} {result.z_chi2:>7.2f} "
             f"{duration(result.inverse_far_s):>8} {result.z_global:>6.2f} "
             f"{1e3 * result.test_s:>4.0f} ms{'  ALARM' if result.alarm else ''}\n"
@@ -107,13 +107,13 @@ class Table:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in its largest unit.
+    """Return a duration in its largest unit; a million years stand for all that is longer.
 
     >>> duration(7200.0), duration(1e15)
-    ('2.0h', '3e+07y')
+    ('2.0h', '>1My')
     """
     for unit, size in _UNITS:
         if seconds >= size:
-            value = seconds / size
-            return f"{value:.1f}{unit}" if value < 1000 else f"{value:.0e}{unit}"
+            years = seconds / _UNITS[0][1]
+            return ">1My" if years > 1e6 else f"{seconds / size:.{0 if years > 100 else 1}f}{unit}"
     return f"{seconds:.2g}s"

@@ -23,7 +23,7 @@ from stream.monitor import Monitor, TestRunner, WindowResult
 from stream.results import Sink
 from stream.window import Block, ClosedWindow, Windows
 
-__all__ = ["Consumer", "Outputs", "SparseLog"]
+__all__ = ["DEFAULT_LIMITS", "Consumer", "Limits", "Outputs", "SparseLog"]
 
 _LOG = logging.getLogger(__name__)
 _POLL_MS = 100
@@ -66,6 +66,22 @@ class Outputs:
     alarms: Path | None = None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much the consumer takes on at once.
+
+    Attributes:
+        max_batch: events embedded together.
+        max_waiting: closed windows that may wait for their test; beyond it the oldest is skipped.
+    """
+
+    max_batch: int = 4096
+    max_waiting: int = 16
+
+
+DEFAULT_LIMITS = Limits()
+
+
 class Consumer:
     """Takes messages from a socket until told to stop.
 
@@ -76,7 +92,7 @@ class Consumer:
         outputs: where results go.
         metrics: what Prometheus sees.
         n_expected: events expected in a window, for the fill.
-        max_batch: events embedded at once.
+        limits: how much is taken on at once.
         now_ns: the wall clock, unix ns.
     """
 
@@ -89,20 +105,20 @@ class Consumer:
         metrics: Metrics,
         *,
         n_expected: float,
-        max_batch: int = 4096,
+        limits: Limits = DEFAULT_LIMITS,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Start the test's thread."""
         self._engine, self._monitor, self._windows = engine, monitor, windows
         self._outputs, self._metrics = outputs, metrics
-        self._n_expected, self._max_batch, self._now_ns = n_expected, max_batch, now_ns
+        self._n_expected, self._limits, self._now_ns = n_expected, limits, now_ns
         self._sequences, self._sparse_log = SequenceTracker(), SparseLog()
         self._open_sources: set[str] = set()
         self._any_ended = False
         self.recent: deque[WindowResult] = deque(maxlen=_RECENT)
         self.n_events = self.n_messages = self.n_rejected = self.n_missing = 0
         self.n_tested = self.n_alarms = self.n_skipped = 0
-        self._runner = TestRunner(self._examine, self._skip)
+        self._runner = TestRunner(self._examine, self._skip, limits.max_waiting)
 
     def run(
         self, socket: Socket, stopped: Callable[[], bool], *, exit_on_end: bool = False
@@ -113,10 +129,10 @@ class Consumer:
         """
         while not stopped() and not (exit_on_end and self._all_ended):
             if socket.poll(_POLL_MS):
-                self.take(_receive(socket, self._max_batch))
+                self.take(_receive(socket, self._limits.max_batch))
         deadline = time.monotonic() + _DRAIN_S
         while time.monotonic() < deadline and socket.poll(0):
-            self.take(_receive(socket, self._max_batch))
+            self.take(_receive(socket, self._limits.max_batch))
 
     def close(self) -> None:
         """Test the windows that wait, then close the outputs."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from engines.errors import NplmStreamError, ParameterError, SampleSizeError
+from engines.errors import ParameterError, SampleSizeError, TrainingError
 from engines.progress import Progress
 from engines.types import IntArray
 from training.augment import mask_objects, mirror_events, rotate_to_met
@@ -15,16 +15,10 @@ from training.data import BatchSampler, EventSet, Split
 from training.encoders import Encoder, ProjectionHead
 from training.losses import LOSSES, nt_xent_loss, supcon_loss
 
-__all__ = ["FitConfig", "FitResult", "TrainingError", "check_labels", "fit", "learning_rate"]
+__all__ = ["FitConfig", "FitResult", "check_labels", "fit", "learning_rate"]
 
 _WEIGHT_DECAY = 1e-2
 _WARM_UP = 0.1
-
-
-class TrainingError(NplmStreamError, RuntimeError):
-    """Training that did not converge."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True)

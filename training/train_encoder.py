@@ -55,7 +55,7 @@ def _parser() -> CommandParser:
     add("--epochs", type=positive_int, default=20, help="passes over the events")
     add("--batch-size", type=positive_int, default=512, help="events of one step")
     add("--lr", type=positive_float, help="peak learning rate (default: 0.01 mlp, 0.001 otherwise)")
-    add("--temperature", type=positive_float, default=0.1, help="small: looks at near pairs only")
+    add("--temperature", type=positive_float, help="(default: 0.1 supcon, 0.5 simclr)")
     add(
         "--mask-probability",
         type=float,
@@ -124,7 +124,7 @@ def _config(options: argparse.Namespace) -> "FitConfig":
         epochs=options.epochs,
         batch_size=options.batch_size,
         lr=options.lr or (1e-2 if options.arch == "mlp" else 1e-3),
-        temperature=options.temperature,
+        temperature=options.temperature or (0.1 if options.loss == "supcon" else 0.5),
         mask_probability=options.mask_probability,
         seed=options.seed,
     )

@@ -72,6 +72,4 @@ def naive_t(
         msg = "the oracle did not converge"
         raise RuntimeError(msg)
     f = phi @ b
-    return float(
-        2.0 * (f[: len(data)].sum() - weight * np.expm1(f[len(data) :]).sum())
-    )
+    return float(2.0 * (f[: len(data)].sum() - weight * np.expm1(f[len(data) :]).sum()))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from engines.errors import ParameterError, SampleSizeError
+from engines.errors import ParameterError, SampleSizeError, TrainingError
 from engines.types import FloatArray, IntArray
 from training.data import EventSet, Split, measure_scaling, split_events
 from training.encoders import Encoder, build_encoder
 from training.evaluate import embed_events, evaluate_linear
-from training.fit import FitConfig, FitResult, TrainingError, fit, learning_rate
+from training.fit import FitConfig, FitResult, fit, learning_rate
 
 
 def two_classes(n: int = 400) -> EventSet:

@@ -1,0 +1,294 @@
+"""The consumer's work on real messages, windows and a real reference; the encoder is a stand-in."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import msgpack
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from engines.events import EventFile
+from engines.nplm import z_score
+from engines.reference_file import ReferenceArtifact
+from engines.types import FloatArray
+from stream.alarms import FalseAlarmRate
+from stream.endpoints import Context, Sender, Socket, bound_endpoint, open_receiver, open_sender
+from stream.message import encode_message
+from stream.metrics import Metrics
+from stream.monitor import Monitor, WindowResult
+from stream.service import Consumer, Outputs, SparseLog
+from stream.window import CountWindows
+from tests.support import LinearEngine, gaussians, small_artifact
+
+Track: TypeAlias = Callable[[Socket], Socket]
+
+NOW_NS = 1_800_000_000 * 10**9
+N_WINDOW = 200
+PER_MESSAGE = 20
+CURSED_GEV = 666.0
+
+
+@pytest.fixture(scope="module")
+def artifact() -> ReferenceArtifact:
+    return small_artifact()
+
+
+@dataclass
+class Recorder:
+    """Keeps results; may fail as a full disk does."""
+
+    results: list[WindowResult] = field(default_factory=list)
+    fails: bool = False
+    closed: bool = False
+
+    def write(self, result: WindowResult) -> None:
+        if self.fails:
+            msg = "no space left on device"
+            raise OSError(msg)
+        self.results.append(result)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Setup:
+    consumer: Consumer
+    metrics: Metrics
+    recorder: Recorder
+    alarms: Path
+
+    def count(self, name: str, **labels: str) -> float:
+        found = self.metrics.registry.get_sample_value(f"nplm_stream_{name}_total", labels)
+        assert found is not None, name
+        return found
+
+    def refused(self, reason: str) -> float:
+        return self.count("rejected_messages", reason=reason)
+
+    def tested_ids(self) -> list[tuple[str, int, int, int, int]]:
+        spans = [span for result in self.recorder.results for span in result.spans]
+        return [(s.source, s.first_seq, s.first_event, s.last_seq, s.stop_event) for s in spans]
+
+
+@pytest.fixture
+def setup(artifact: ReferenceArtifact, tmp_path: Path) -> Iterator[Setup]:
+    def cursed(particles: FloatArray) -> FloatArray:
+        return np.asarray(particles[:, 0, 0] == CURSED_GEV, dtype=np.float32)
+
+    metrics, recorder = Metrics(CollectorRegistry()), Recorder()
+    consumer = Consumer(
+        LinearEngine(refuse=cursed),
+        Monitor(artifact, FalseAlarmRate.parse("1/hour"), run="r"),
+        CountWindows(N_WINDOW),
+        Outputs([recorder], tmp_path / "alarms"),
+        metrics,
+        n_expected=N_WINDOW,
+        now_ns=lambda: NOW_NS,
+    )
+    yield Setup(consumer, metrics, recorder, tmp_path / "alarms")
+    consumer.close()
+
+
+def particles_of(embeddings: FloatArray) -> FloatArray:
+    particles = np.zeros((len(embeddings), 19, 3), np.float32)
+    particles[:, 0, 0], particles[:, 1:5, 0] = 50.0, 20.0
+    particles[:, 1:5, 1] = embeddings
+    return particles
+
+
+def good(seq: int, n: int = PER_MESSAGE, source: str = "detector") -> list[bytes]:
+    embeddings = gaussians(n, np.random.default_rng(seq))
+    t_ns = NOW_NS - 10**10 + seq * 10**6
+    return encode_message(source, seq, t_ns, particles_of(embeddings))
+
+
+def changed(frames: list[bytes], **fields: object) -> list[bytes]:
+    return [msgpack.packb({**msgpack.unpackb(frames[0]), **fields}), frames[1]]
+
+
+def with_value(frames: list[bytes], value: float) -> list[bytes]:
+    payload = np.frombuffer(frames[1], np.float32).copy()
+    payload[100] = value
+    return [frames[0], payload.tobytes()]
+
+
+BAD: dict[str, tuple[str, Callable[[int], list[bytes]]]] = {
+    "garbage": ("header-format", lambda _: [b"\xc1garbage", b"x"]),
+    "one frame": ("frames", lambda _: [b"hello"]),
+    "three frames": ("frames", lambda seq: [*good(seq), b""]),
+    "no frames": ("frames", lambda _: []),
+    "version": ("version", lambda seq: changed(good(seq), v=2)),
+    "short payload": ("payload-size", lambda seq: [good(seq)[0], good(seq)[1][:-1]]),
+    "huge size": ("too-many-events", lambda seq: changed(good(seq), n=10**9, shape=[10**9, 19, 3])),
+    "huge header": ("header-size", lambda _: [b"\x00" * 5000, b""]),
+    "dtype": ("dtype", lambda seq: changed(good(seq), dtype="<f8")),
+    "object dtype": ("dtype", lambda seq: changed(good(seq), dtype="O")),
+    "nan": ("non-finite", lambda seq: with_value(good(seq), np.nan)),
+    "infinity": ("non-finite", lambda seq: with_value(good(seq), np.inf)),
+    "negative pt": ("negative-pt", lambda seq: [
+        good(seq)[0], np.full((PER_MESSAGE, 19, 3), -1, np.float32).tobytes()]),
+    "shape": ("shape", lambda seq: changed(good(seq), shape=[PER_MESSAGE, 3, 19])),
+    "type": ("wrong-type", lambda seq: changed(good(seq), seq="1")),
+    "clock ahead": ("clock", lambda seq: changed(good(seq), t_ns=NOW_NS + 61 * 10**9)),
+    "repeated": ("repeated", lambda _: good(0)),
+    "encoder": ("embedding", lambda seq: encode_message(
+        "detector", seq, NOW_NS, np.full((1, 19, 3), CURSED_GEV, np.float32))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "one by one"])
+@pytest.mark.parametrize("name", BAD)
+def test_bad_message_is_counted_and_the_stream_goes_on(
+    setup: Setup, name: str, together: bool
+) -> None:
+    reason, make = BAD[name]
+    received = [*map(good, range(10)), make(10), *map(good, range(11, 25))]
+    for batch in [received] if together else [[frames] for frames in received]:
+        setup.consumer.take(batch)
+    setup.consumer.close()
+    assert setup.refused(reason) == 1
+    assert setup.consumer.n_rejected == 1
+    assert setup.consumer.n_events == setup.count("events") == 24 * PER_MESSAGE
+    assert setup.consumer.n_tested == setup.count("windows", outcome="tested") == 2
+    assert setup.consumer.n_open == 80
+    # Message 10 is in neither window; the second goes on after it.
+    assert setup.tested_ids() == [("detector", 0, 0, 9, 20), ("detector", 11, 0, 20, 20)]
+    assert all(result.n_events == N_WINDOW for result in setup.recorder.results)
+
+
+def test_all_that_is_bad_at_once(setup: Setup) -> None:
+    setup.consumer.take([good(0)])
+    for _, make in BAD.values():
+        setup.consumer.take([make(1)])
+    assert setup.consumer.n_rejected == len(BAD)
+    assert setup.consumer.n_events == PER_MESSAGE
+    total = sum(setup.refused(reason) for reason in {reason for reason, _ in BAD.values()})
+    assert total == len(BAD)
+
+
+def test_missing_messages_are_counted(setup: Setup) -> None:
+    setup.consumer.take([good(seq) for seq in (3, 4, 8)])
+    setup.consumer.take([good(9), good(7, source="other"), good(12)])
+    assert setup.consumer.n_missing == setup.count("missing_messages") == 5
+    assert setup.consumer.n_messages == setup.count("messages") == 6
+    assert setup.consumer.n_events == 6 * PER_MESSAGE
+
+
+def test_windows_hold_the_embeddings_as_they_came(
+    setup: Setup, artifact: ReferenceArtifact
+) -> None:
+    setup.consumer.take([good(seq) for seq in range(20)])
+    setup.consumer.close()
+    stream = np.concatenate([gaussians(20, np.random.default_rng(seq)) for seq in range(20)])
+    wanted = [artifact.reference.test(stream[first : first + N_WINDOW]).t for first in (0, 200)]
+    assert [result.t for result in setup.recorder.results] == wanted
+
+
+def test_encoder_that_fails_on_one_message_refuses_that_one(setup: Setup) -> None:
+    cursed = np.full((2, 19, 3), CURSED_GEV, np.float32)
+    batch = [good(0), encode_message("detector", 1, NOW_NS, cursed), good(2)]
+    setup.consumer.take(batch)
+    assert setup.refused("embedding") == setup.consumer.n_rejected == 1
+    assert setup.consumer.n_events == 2 * PER_MESSAGE
+
+
+def test_fill_and_latency_are_shown(setup: Setup) -> None:
+    setup.consumer.take([good(0), good(1)])
+    sample = setup.metrics.registry.get_sample_value
+    assert sample("nplm_stream_window_fill_events") == 40
+    assert sample("nplm_stream_window_fill_ratio") == pytest.approx(0.2)
+    assert sample("nplm_stream_event_latency_seconds_count") == 2
+    assert sample("nplm_stream_event_latency_seconds_sum") == pytest.approx(20 - 0.001)
+    assert sample("nplm_stream_embedding_seconds_count") == 1
+
+
+def signal(seq: int) -> list[bytes]:
+    embeddings = gaussians(PER_MESSAGE, np.random.default_rng(seq)) + 2.0
+    return encode_message("detector", seq, NOW_NS - 10**10 + seq * 10**8, particles_of(embeddings))
+
+
+def test_alarm_is_kept_with_its_events(setup: Setup) -> None:
+    setup.consumer.take([signal(seq) for seq in range(10)])
+    setup.consumer.close()
+    assert setup.consumer.n_alarms == setup.count("alarms") == 1
+    (path,) = setup.alarms.iterdir()
+    with EventFile(path) as events:
+        assert len(events) == N_WINDOW
+
+
+def test_full_disk_does_not_end_the_stream(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    setup.recorder.fails = True
+    setup.alarms.write_text("a file where the folder should be")
+    setup.consumer.take([signal(seq) for seq in range(20)])
+    setup.consumer.close()
+    assert setup.consumer.n_tested == 2
+    assert setup.count("windows", outcome="failed") == 0
+    assert "alarm not kept" in caplog.text
+    assert "result not written to Recorder" in caplog.text
+    assert setup.recorder.closed
+
+
+def test_snapshot_is_what_the_page_shows(setup: Setup, artifact: ReferenceArtifact) -> None:
+    setup.consumer.take([good(seq) for seq in range(15)])
+    setup.consumer.close()
+    shown = setup.consumer.snapshot(artifact.facts, "1/hour")
+    assert (shown["events"], shown["fill"], shown["far"]) == (300, 0.5, "1/hour")
+    assert shown["calibrated_on"] == artifact.facts.calibration
+    (window,) = setup.consumer.recent
+    assert isinstance(shown["windows"], list)
+    assert shown["windows"][0]["threshold_z"] == z_score(window.threshold_p)
+
+
+def test_run_takes_what_comes_until_every_source_has_ended(
+    setup: Setup, context: Context, track: Track, tmp_path: Path
+) -> None:
+    pull = track(open_receiver(context, f"ipc://{tmp_path}/events.sock"))
+    endpoint = bound_endpoint(pull)
+    senders = [
+        Sender(track(open_sender(context, endpoint)), endpoint, name, timeout_s=20) for name in "ab"
+    ]
+    rng = np.random.default_rng(0)
+    for _, sender in itertools.product(range(15), senders):
+        sender.send(particles_of(gaussians(PER_MESSAGE, rng)))
+    for sender in senders:
+        sender.send_end()
+    setup.consumer._now_ns = time.time_ns  # the senders stamp the real time
+    setup.consumer.run(pull, lambda: False, exit_on_end=True)
+    setup.consumer.close()
+    assert setup.consumer.n_events == 600
+    assert setup.consumer.n_rejected == setup.consumer.n_missing == 0
+    assert setup.consumer.n_tested + setup.consumer.n_skipped == 3
+
+
+def test_stop_still_takes_what_has_arrived(
+    setup: Setup, context: Context, track: Track, tmp_path: Path
+) -> None:
+    pull = track(open_receiver(context, f"ipc://{tmp_path}/events.sock"))
+    push = track(open_sender(context, bound_endpoint(pull)))
+    for seq in range(12):
+        push.send_multipart(good(seq))
+    assert pull.poll(20_000)
+    setup.consumer.run(pull, lambda: True)
+    setup.consumer.close()
+    assert setup.consumer.n_events > 0
+    assert setup.consumer.n_missing == 0
+
+
+def test_trouble_is_logged_once_a_minute_with_its_count(caplog: pytest.LogCaptureFixture) -> None:
+    ticks = iter((0.0, 1.0, 59.0, 59.0, 60.0))
+    sparse = SparseLog(clock=lambda: next(ticks))
+    with caplog.at_level(logging.WARNING):
+        for kind in ("nan", "nan", "nan", "other", "nan"):
+            sparse.warn(kind, "a message")
+    assert [record.getMessage() for record in caplog.records] == [
+        "nan: a message",
+        "other: a message",
+        "nan: a message (and 2 more since the last such line)",
+    ]

@@ -1,0 +1,145 @@
+"""`calibrate-reference` as a process: what it writes, says and refuses."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.engine import open_engine
+from engines.events import read_events
+from engines.reference_file import load_reference
+from engines.samples import sample_path
+from tests.support_commands import calibrate, run_command, tiny_encoder
+
+SM = sample_path("sm_cocktail")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder(tmp_path_factory.mktemp("calibrate") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def done(engine: Path) -> tuple[int, str, str]:
+    return calibrate(engine)
+
+
+def test_reference_is_written_beside_the_engine(engine: Path, done: tuple[int, str, str]) -> None:
+    code, _, err = done
+    assert code == 0, err
+    artifact = load_reference(engine.with_suffix(".ref"))
+    with open_engine(engine) as opened:
+        artifact.check_engine(opened)
+        t = artifact.reference.test(opened.embed(read_events(f"{SM}@50000:50500"))).t
+        signal = artifact.reference.test(opened.embed(read_events(f"{sample_path('A4l')}@0:500")))
+    assert abs(t - artifact.null.mean) < 5 * artifact.null.std
+    assert signal.t > artifact.null.t.max()
+    facts = artifact.facts
+    assert (facts.n_basis, facts.n_ref, facts.n_pool, facts.n_toys) == (5000, 5000, 6000, 100)
+    assert len(artifact.null.t) == 100
+    assert np.isfinite(artifact.null.t).all()
+
+
+def test_output_says_what_was_done(done: tuple[int, str, str]) -> None:
+    _, out, err = done
+    assert "reference    5000 events, basis 5000, pool 6000" in out
+    assert re.search(r"t = \d+\.\d \+- \d+\.\d; chi-square with", out)
+    assert "100 toys of 500 events from a pool of 6000 background events" in out
+    assert "p >= 0.0099 from the toys alone" in out
+    assert "toys: 100/100" in err
+    assert "embedding background: 16000/16000" in err
+
+
+def run_in_process(
+    capfd: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int | str | None, str]:
+    from engines.calibrate_reference import main
+
+    try:
+        code: int | str | None = main([str(argument) for argument in arguments])
+    except SystemExit as exc:  # argparse ends the process itself
+        code = exc.code
+    return code, capfd.readouterr().err
+
+
+@pytest.fixture
+def _keep_threads() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--events", SM, "--window", "60s"], "add --rate EVENTS_PER_SECOND"),
+        (["--events", SM, "--window", "0"], "must hold from 1 to"),
+        (["--events", SM, "--window", "soon"], "a duration must be"),
+        (["--events", f"{SM}@0:9000", f"{SM}@8000:20000", "--window", 500], "share 1000"),
+        (["--events", "absent.h5"], "absent.h5 does not exist"),
+        (["--events", f"{SM}@20:10"], "START < STOP"),
+        (["--events", SM, "--toys", 0], "above zero"),
+        (["--events", SM, "-o", "/absent/folder/d4.ref"], "does not exist"),
+        (["--window", 500], "--events"),
+        (["--events", f"{SM}@0:9000", "--window", 500, "--n-ref", 1000, "--n-basis", 100,
+          "--centres", 200], "200 distinct events"),
+        (["--events", f"{SM}@0:9000", "--window", 500, "--n-ref", 1000, "--n-basis", 2000,
+          "--sigma-quantile", 2], "quantile must lie between 0 and 1"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("keep_logging", "_keep_threads")
+def test_bad_input_is_one_sentence(
+    engine: Path, capfd: pytest.CaptureFixture[str], arguments: list[object], text: str
+) -> None:
+    code, err = run_in_process(capfd, "--engine", engine, *arguments)
+    lines = [line for line in err.splitlines() if not re.match(r"embedding background: \d", line)]
+    assert code == 2, err
+    assert len(lines) == 1, err
+    assert lines[0].startswith("calibrate-reference: ")
+    assert text in lines[0]
+
+
+@pytest.mark.usefixtures("keep_logging", "_keep_threads")
+def test_too_few_events_says_how_many_and_that_many_do(
+    engine: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ["--engine", engine, "--window", 100, "--n-basis", 300, "--toys", 3]
+    options += ["-o", tmp_path / "few.ref", "--events"]
+    code, err = run_in_process(capfd, *options, f"{SM}@0:400")
+    assert code == 2
+    assert err.count("\n") == 1
+    found = re.search(r"at least (\d+) background events", err)
+    assert found is not None
+    assert not (tmp_path / "few.ref").exists()
+    code, err = run_in_process(capfd, *options, f"{SM}@0:{found[1]}")
+    assert code == 0, err
+    assert load_reference(tmp_path / "few.ref").facts.n_basis == 300
+
+
+def test_too_few_events_end_the_process_with_one_sentence(engine: Path) -> None:
+    code, out, err = run_command(
+        "calibrate-reference", "--engine", engine, "--events", f"{SM}@0:3000", "--window", 10_000
+    )
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "needs at least 61570 background events" in err
+    assert "Traceback" not in err
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, contextlib\n"
+        "from engines.calibrate_reference import main\n"
+        "with contextlib.suppress(SystemExit): main(['--help'])\n"
+        "heavy = {'torch', 'onnxruntime', 'onnx', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,97 @@
+"""When a window alarms, and what is kept of it."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from engines.errors import ArtifactError, ParameterError
+from engines.events import EventFile
+from engines.nplm import WindowTest
+from stream.alarms import FalseAlarmRate, Trials, write_alarm
+from tests.support import closed_window, gaussians
+
+DAY_S = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("text", "per_s"),
+    [("1/hour", 1 / 3600), ("2/day", 2 / DAY_S), ("1/week", 1 / (7 * DAY_S)),
+     ("0.5/month", 0.5 / (30 * DAY_S)), (" 1./year ", 1 / (365 * DAY_S))],
+)  # fmt: skip
+def test_rate_is_read(text: str, per_s: float) -> None:
+    rate = FalseAlarmRate.parse(text)
+    assert rate.per_s == pytest.approx(per_s)
+    assert rate.text == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "month", "/month", "1/", "0/day", "0.0/day", "-1/day", "1/minute", "1/Month",
+             "one/day", "1e3/day", "1/day/2"]
+)  # fmt: skip
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ParameterError, match=r"NUMBER/hour\|day\|week\|month\|year; got"):
+        FalseAlarmRate.parse(text)
+
+
+def test_threshold_is_rate_times_spacing() -> None:
+    rate = FalseAlarmRate.parse("1/month")
+    assert rate.threshold_p(60.0) == pytest.approx(60.0 / (30 * DAY_S))
+    assert rate.threshold_p(0.0) == 0.0
+    assert rate.threshold_p(1e9) == 0.01
+
+
+def test_trials_keep_the_smallest_p() -> None:
+    trials = Trials().add(0.3).add(0.01).add(0.5)
+    assert (trials.n, trials.smallest_p) == (3, 0.01)
+    assert trials.global_p == pytest.approx(1 - 0.99**3)
+
+
+def test_global_p_of_one_window_is_its_own() -> None:
+    assert Trials().add(0.2).global_p == pytest.approx(0.2)
+    assert Trials().add(1e-200).global_p == pytest.approx(1e-200)
+
+
+@pytest.mark.parametrize("p", [1e-300, 1e-9, 0.5, 1.0])
+@pytest.mark.parametrize("n", [1, 1000, 10**7])
+def test_global_p_is_a_probability_and_no_smaller_than_p(p: float, n: int) -> None:
+    trials = Trials(n, p)
+    assert p * (1 - 1e-9) <= trials.global_p <= 1.0
+    assert np.isfinite(trials.global_z)
+
+
+def test_alarm_keeps_the_most_anomalous_events_first(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    window, f = closed_window(gaussians(500, rng), index=7), rng.normal(size=500)
+    record: dict[str, object] = {"run": "r1", "t": 12.5}
+    path = write_alarm(tmp_path / "new" / "alarms", window, WindowTest(12.5, f, 0.0, 1), record)
+    assert path.name == "alarm-r1-000007.h5"
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    with EventFile(path) as events:
+        particles = events.read()
+    order = np.argsort(-f)[:200]
+    np.testing.assert_array_equal(particles, window.particles[order])
+    with h5py.File(path) as file:
+        kept = file["f"][:]
+        assert (np.diff(kept) <= 0).all()
+        np.testing.assert_array_equal(kept, np.sort(f)[::-1][:200])
+        np.testing.assert_array_equal(file["embeddings"][:], window.embeddings)
+        np.testing.assert_allclose(file["f_window"][:], f, rtol=1e-6)
+        assert json.loads(file.attrs["result"]) == record
+
+
+def test_alarm_of_a_short_window_keeps_all(tmp_path: Path) -> None:
+    window = closed_window(gaussians(3, np.random.default_rng(0)))
+    path = write_alarm(tmp_path, window, WindowTest(1.0, np.arange(3.0), 0.0, 1), {"run": "r"})
+    with EventFile(path) as events:
+        assert events.read()[:, 0, 0].tolist() == [2, 1, 0]
+
+
+def test_alarm_that_cannot_be_kept_is_explained(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    window = closed_window(gaussians(3, np.random.default_rng(0)))
+    with pytest.raises(ArtifactError, match="cannot keep the alarm"):
+        write_alarm(blocked, window, WindowTest(1.0, np.arange(3.0), 0.0, 1), {"run": "r"})

@@ -1,0 +1,139 @@
+"""From event files to a calibrated reference: how events are split, and which are refused."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from engines.artifact import EngineFacts, SampleFacts
+from engines.calibration import CalibrationConfig, calibrate, choose_sizes, embed_events
+from engines.errors import EventError, MismatchError, SampleSizeError
+from engines.events import EventRange
+from engines.nplm import events_for_pool
+from tests.support import FINGERPRINT, LinearEngine, gaussians, window_spec
+
+CONFIG = CalibrationConfig(window=window_spec("count", 200), n_toys=20, n_basis=500, n_ref=1000)
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3000 events whose first four eta are what `LinearEngine` returns."""
+    place = tmp_path_factory.mktemp("events") / "bkg.h5"
+    particles = np.zeros((3000, 19, 3), np.float32)
+    particles[:, 1:5, 0] = 20.0
+    particles[:, 1:5, 1] = gaussians(3000, np.random.default_rng(0))
+    with h5py.File(place, "w") as file:
+        file["Particles"] = particles
+    return place
+
+
+def test_defaults_split_into_ten_windows_or_half() -> None:
+    plenty = choose_sizes(500_000, CalibrationConfig(window=window_spec("count", 1000)))
+    assert (plenty.n_basis, plenty.n_ref, plenty.n_pool) == (5000, 10_000, 485_000)
+    assert plenty.n_centres == 105  # sqrt(11,000), rounded up
+    scarce = choose_sizes(15_000, CalibrationConfig(window=window_spec("count", 1000)))
+    assert (scarce.n_basis, scarce.n_ref, scarce.n_pool) == (5000, 5000, 5000)
+
+
+def test_wishes_are_kept() -> None:
+    wish = CalibrationConfig(
+        window=window_spec("count", 100), n_ref=1234, n_basis=777, n_centres=55
+    )
+    sizes = choose_sizes(10_000, wish)
+    assert (sizes.n_basis, sizes.n_ref, sizes.n_pool, sizes.n_centres) == (777, 1234, 7989, 55)
+
+
+@pytest.mark.parametrize("n_data", [1, 7, 1000, 1234, 200_000])
+@pytest.mark.parametrize(
+    "wish",
+    [{}, {"n_basis": 500}, {"n_basis": 20_000}, {"n_ref": 3000}, {"n_centres": 30},
+     {"n_basis": 500, "n_ref": 2000}],
+)  # fmt: skip
+def test_too_few_events_says_how_many_suffice(n_data: int, wish: dict[str, int]) -> None:
+    config = CalibrationConfig(
+        window=window_spec("count", n_data),
+        n_ref=wish.get("n_ref"),
+        n_basis=wish.get("n_basis"),
+        n_centres=wish.get("n_centres"),
+    )
+    with pytest.raises(SampleSizeError, match=r"got 10; give more events or") as caught:
+        choose_sizes(10, config)
+    found = re.search(r"at least (\d+) background events", str(caught.value))
+    assert found is not None
+    needed = int(found[1])
+    sizes = choose_sizes(needed, config)
+    assert sizes.n_basis + sizes.n_ref + sizes.n_pool == needed
+    assert sizes.n_pool >= events_for_pool(n_data, sizes.n_ref)
+    choose_sizes(needed + 12_345, config)
+    with pytest.raises(SampleSizeError):
+        choose_sizes(int(0.9 * needed), config)
+
+
+def test_embeddings_are_the_engines_in_file_order(events: Path) -> None:
+    ranges = [EventRange(events, 100, 300), EventRange(events, 0, 50)]
+    embeddings = embed_events(LinearEngine(), ranges, "embedding")
+    wanted = gaussians(3000, np.random.default_rng(0))
+    np.testing.assert_array_equal(embeddings, np.concatenate([wanted[100:300], wanted[:50]]))
+
+
+def test_calibration_keeps_the_samples_disjoint_and_says_what_it_did(events: Path) -> None:
+    artifact = calibrate(LinearEngine(), [EventRange(events)], CONFIG)
+    facts, reference = artifact.facts, artifact.reference
+    assert (facts.n_basis, facts.n_ref, facts.n_pool, facts.n_toys) == (500, 1000, 1500, 20)
+    assert facts.engine_fingerprint == FINGERPRINT
+    assert facts.window == CONFIG.window
+    assert [(s.name, s.start, s.stop) for s in facts.samples] == [("bkg.h5", 0, 3000)]
+    assert {"sigma", "lam", "jitter", "cut", "n_centres", "seed", "rank"} <= set(facts.options)
+    assert {"nplm-stream", "torch", "numpy"} <= set(facts.versions)
+    assert len(artifact.null.t) == 20
+    centres = (reference.basis.centres * reference.basis.std + reference.basis.mean).numpy()
+    distance = np.linalg.norm(centres[:, None] - reference.embeddings[None], axis=2)
+    assert distance.min() > 1e-4  # no centre is a reference event
+
+
+def test_same_seed_same_calibration(events: Path) -> None:
+    one, same, other = (
+        calibrate(
+            LinearEngine(),
+            [EventRange(events)],
+            CalibrationConfig(window=CONFIG.window, n_toys=5, n_basis=500, n_ref=1000, seed=seed),
+        )
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one.null.t, same.null.t)
+    assert not np.array_equal(one.null.t, other.null.t)
+
+
+def test_events_of_the_training_are_refused(events: Path) -> None:
+    trained = SampleFacts.of(EventRange(events, 500, 1500))
+    engine = LinearEngine(EngineFacts(trained_on=(trained,)))
+    with pytest.raises(
+        MismatchError, match=r"trained on 300 of these events .*for instance bkg.h5@1500:"
+    ):
+        calibrate(engine, [EventRange(events, 1200, 3000)], CONFIG)
+    calibrate(engine, [EventRange(events, 0, 500), EventRange(events, 1500)],
+              CalibrationConfig(window=window_spec("count", 100), n_toys=2, n_basis=500,
+                                n_ref=1000))  # fmt: skip
+
+
+def test_events_given_twice_are_refused(events: Path) -> None:
+    with pytest.raises(MismatchError, match="share 500"):
+        calibrate(LinearEngine(), [EventRange(events, 0, 2000), EventRange(events, 1500)], CONFIG)
+
+
+def test_range_beyond_the_file_is_refused(events: Path) -> None:
+    with pytest.raises(EventError, match="holds 3000 events"):
+        calibrate(LinearEngine(), [EventRange(events, 0, 5000)], CONFIG)
+
+
+def test_small_pool_is_told(events: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = CalibrationConfig(window=window_spec("count", 100), n_toys=2, n_basis=500, n_ref=1800)
+    calibrate(LinearEngine(), [EventRange(events)], config)
+    assert "the pool is small" not in caplog.text
+    config = CalibrationConfig(
+        window=window_spec("count", 300), n_toys=2, n_basis=500, n_ref=1800, n_centres=20
+    )
+    calibrate(LinearEngine(), [EventRange(events)], config)
+    assert "a pool of 1600 events would bring it to 25 %" in caplog.text

@@ -1,0 +1,110 @@
+"""The whitened coordinates: what makes them so, and what cannot be whitened."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from engines.errors import ParameterError, SampleSizeError
+from engines.nplm.basis import Basis, BasisConfig, build_basis
+from engines.nplm.kernel import gaussian_kernel
+from tests.support import gaussians
+
+N_BASIS = 3000
+CONFIG = BasisConfig(n_centres=80, n_ref=20_000, n_expected=2000.0)
+
+
+@pytest.fixture(scope="module")
+def sample() -> torch.Tensor:
+    return torch.from_numpy(gaussians(N_BASIS, np.random.default_rng(0)))
+
+
+@pytest.fixture(scope="module")
+def basis(sample: torch.Tensor) -> Basis:
+    return build_basis(sample, CONFIG)
+
+
+def test_null_hessian_and_ridge_add_up_to_the_identity(sample: torch.Tensor, basis: Basis) -> None:
+    psi = basis.features(sample, torch.float64)
+    hessian = 0.5 * CONFIG.n_expected * (psi.T @ psi) / len(sample)
+    total = hessian + torch.diag(basis.ridge)
+    np.testing.assert_allclose(total.numpy(), np.eye(basis.rank), atol=1e-8)
+
+
+def test_ridge_is_the_penalty_of_the_kernel_model(basis: Basis) -> None:
+    kernel = gaussian_kernel(basis.centres, basis.centres, basis.sigma)
+    kernel += CONFIG.jitter * CONFIG.n_centres * torch.eye(CONFIG.n_centres)
+    penalty = CONFIG.ridge_scale * basis.projector.T @ kernel @ basis.projector
+    np.testing.assert_allclose(penalty.numpy(), np.diag(basis.ridge.numpy()), atol=1e-6)
+
+
+def test_standardisation_width_and_centres_come_from_the_sample(
+    sample: torch.Tensor, basis: Basis
+) -> None:
+    np.testing.assert_allclose(basis.mean, sample.double().mean(dim=0))
+    np.testing.assert_allclose(basis.std, sample.double().std(dim=0))
+    centres = basis.centres * basis.std + basis.mean
+    distance = torch.cdist(centres, sample.double()).min(dim=1).values
+    assert float(distance.max()) < 1e-6
+    assert len(torch.unique(centres, dim=0)) == CONFIG.n_centres
+    assert 3.0 < basis.sigma < 5.0  # the 90 % quantile of distances of 4 standardised coordinates
+
+
+def test_rank_falls_with_the_cut(sample: torch.Tensor, basis: Basis) -> None:
+    ranks = [
+        build_basis(sample, BasisConfig(80, 20_000, 2000.0, cut=cut)).rank for cut in (0, 1.0, 1e2)
+    ]
+    assert ranks[0] == 80 >= basis.rank > ranks[1] > ranks[2] > 0
+    assert float(basis.ridge.max()) < 1 / (1 + CONFIG.cut)
+    assert float(basis.ridge.min()) > 0
+
+
+def test_features_do_not_depend_on_the_block(sample: torch.Tensor, basis: Basis) -> None:
+    many = torch.cat([sample] * 6)  # more than one block of 16,384
+    psi = basis.features(many, torch.float32)
+    assert psi.dtype == torch.float32
+    np.testing.assert_array_equal(psi[:N_BASIS].numpy(), psi[5 * N_BASIS :].numpy())
+
+
+def test_seed_decides_the_centres(sample: torch.Tensor) -> None:
+    same = [build_basis(sample, BasisConfig(10, 100, 10.0, seed=s)).centres for s in (1, 1, 2)]
+    assert torch.equal(same[0], same[1])
+    assert not torch.equal(same[0], same[2])
+
+
+def test_given_width_is_used(sample: torch.Tensor) -> None:
+    assert build_basis(sample, BasisConfig(10, 100, 10.0, sigma=2.5)).sigma == 2.5
+
+
+def test_repeated_events_give_distinct_centres() -> None:
+    few = gaussians(30, np.random.default_rng(1))
+    repeated = torch.from_numpy(np.concatenate([few] * 10))
+    centres = build_basis(repeated, BasisConfig(30, 100, 10.0)).centres
+    assert len(torch.unique(centres, dim=0)) == 30
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 7.7e5])
+def test_constant_coordinate_is_refused_by_number(sample: torch.Tensor, value: float) -> None:
+    spoilt = sample.clone()
+    spoilt[:, 2] = value
+    with pytest.raises(ParameterError, match=r"constant are \[2\]"):
+        build_basis(spoilt, CONFIG)
+
+
+def test_single_event_is_refused(sample: torch.Tensor) -> None:
+    with pytest.warns(UserWarning, match="degrees of freedom"), pytest.raises(ParameterError):
+        build_basis(sample[:1], CONFIG)
+
+
+def test_too_few_distinct_events_are_refused(sample: torch.Tensor) -> None:
+    with pytest.raises(SampleSizeError, match=r"at least 80 distinct events.* got 40"):
+        build_basis(torch.cat([sample[:40]] * 50), CONFIG)
+
+
+@pytest.mark.parametrize("name", ["n_centres", "n_ref", "n_expected", "lam", "sigma"])
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+def test_config_refuses_what_is_not_positive(name: str, value: float) -> None:
+    options = {"n_centres": 10, "n_ref": 100, "n_expected": 10.0, name: value}
+    with pytest.raises(ParameterError, match=f"{name} must be a finite number above zero"):
+        BasisConfig(**options)  # type: ignore[arg-type]

@@ -1,0 +1,155 @@
+"""The `.ref` file: what is read is what was written, and nothing else is read at all."""
+
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from engines.errors import ArtifactError, MismatchError
+from engines.nplm import NullDistribution
+from engines.reference_file import ReferenceArtifact, load_reference, save_reference
+from tests.support import FINGERPRINT, LinearEngine, gaussians, small_artifact, window_spec
+
+
+@pytest.fixture(scope="module")
+def artifact() -> ReferenceArtifact:
+    return small_artifact()
+
+
+@pytest.fixture
+def path(tmp_path: Path, artifact: ReferenceArtifact) -> Path:
+    place = tmp_path / "d4.ref"
+    save_reference(place, artifact)
+    return place
+
+
+def test_round_trip(path: Path, artifact: ReferenceArtifact) -> None:
+    loaded = load_reference(path)
+    assert loaded.facts == artifact.facts
+    np.testing.assert_array_equal(loaded.null.t, artifact.null.t)
+    np.testing.assert_array_equal(loaded.reference.embeddings, artifact.reference.embeddings)
+    window = gaussians(200, np.random.default_rng(5))
+    assert loaded.reference.test(window).t == artifact.reference.test(window).t
+
+
+def test_time_window_survives(tmp_path: Path) -> None:
+    made = small_artifact(window_spec("time", 150), n_toys=5)
+    save_reference(tmp_path / "t.ref", made)
+    loaded = load_reference(str(tmp_path / "t.ref"))
+    assert loaded.facts.window == made.facts.window
+    assert loaded.reference.weight == made.reference.weight
+
+
+def test_file_appears_whole_and_replaces_the_old(path: Path, artifact: ReferenceArtifact) -> None:
+    other = ReferenceArtifact(artifact.reference, NullDistribution(np.arange(9.0)), artifact.facts)
+    save_reference(path, other)
+    assert len(load_reference(path).null.t) == 9
+    assert [entry.name for entry in path.parent.iterdir()] == ["d4.ref"]
+
+
+def test_file_can_be_read_by_whoever_the_umask_allows(path: Path) -> None:
+    plain = path.with_name("plain")
+    plain.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_missing_folder_is_refused(tmp_path: Path, artifact: ReferenceArtifact) -> None:
+    with pytest.raises(ArtifactError, match="cannot write the reference"):
+        save_reference(tmp_path / "absent" / "d4.ref", artifact)
+
+
+def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"does not exist; make it with: calibrate-reference"):
+        load_reference(tmp_path / "absent.ref")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_file_is_refused(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ArtifactError, match="not a complete reference file"):
+        load_reference(path)
+
+
+@pytest.mark.parametrize("content", [b"text\n" * 100, b"\x89HDF\r\n\x1a\n" + bytes(500), b"\x08"])
+def test_foreign_file_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="not a complete reference file"):
+        load_reference(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"nplm_stream_reference": "[]"},
+                                      {"nplm_stream_reference": "{"},
+                                      {"nplm_stream_reference": '{"format": 1}'}])  # fmt: skip
+def test_foreign_safetensors_file_is_refused(path: Path, metadata: dict[str, str] | None) -> None:
+    names = ("mean", "std", "centres", "projector", "ridge", "embeddings", "toys_t")
+    save_file({name: np.zeros(3) for name in names}, path, metadata=metadata)
+    with pytest.raises(ArtifactError, match="not a complete reference file"):
+        load_reference(path)
+
+
+def test_file_of_another_format_is_refused(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.count(b'\\"format\\": 1') == 1
+    path.write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+    with pytest.raises(ArtifactError, match="has format 9; this version reads 1"):
+        load_reference(path)
+
+
+def test_one_altered_byte_of_any_tensor_is_noticed(path: Path) -> None:
+    content = path.read_bytes()
+    header_size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + header_size])
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        altered = bytearray(content)
+        altered[8 + header_size + entry["data_offsets"][0]] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(ArtifactError, match="was altered since it was written"):
+            load_reference(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'\\"n_expected\\": 200.0', b'\\"n_expected\\": 300.0'),
+     (b'\\"sigma\\": 3', b'\\"sigma\\": 5'),
+     (FINGERPRINT.encode(), FINGERPRINT.replace("a", "c").encode()),
+     (b'\\"n_toys\\": 99', b'\\"n_toys\\": 98')],
+)  # fmt: skip
+def test_altered_metadata_is_noticed(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content or old.replace(b"3", b"4") in content
+    old, new = (old, new) if old in content else (old.replace(b"3", b"4"), new)
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(ArtifactError, match="was altered since it was written"):
+        load_reference(path)
+
+
+def test_engine_of_another_fingerprint_is_refused_with_both(artifact: ReferenceArtifact) -> None:
+    engine = LinearEngine()
+    artifact.check_engine(engine)
+    engine.fingerprint = "cd" * 32
+    with pytest.raises(MismatchError) as caught:
+        artifact.check_engine(engine)
+    assert "cd" * 32 in str(caught.value)
+    assert FINGERPRINT in str(caught.value)
+
+
+def test_other_window_is_refused_with_both(artifact: ReferenceArtifact) -> None:
+    artifact.check_window(window_spec("count", 200))
+    for other in (window_spec("count", 201), window_spec("time", 200)):
+        with pytest.raises(MismatchError) as caught:
+            artifact.check_window(other)
+        assert str(other) in str(caught.value)
+        assert "200 events" in str(caught.value)
+
+
+def test_calibration_in_one_sentence(artifact: ReferenceArtifact) -> None:
+    text = artifact.facts.calibration
+    assert text.startswith("99 toys of 200 events from a pool of 4000 background events")
+    assert "each event used about 5.0 times" in text
+    assert "offset of the finite pool about 10 %" in text

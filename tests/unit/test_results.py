@@ -1,0 +1,97 @@
+"""Where results go."""
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.errors import ArtifactError
+from stream.alarms import FalseAlarmRate
+from stream.endpoints import Context, Socket, bound_endpoint, open_publisher, open_receiver
+from stream.monitor import Monitor, WindowResult
+from stream.results import JsonLines, Publisher, Table, duration
+from tests.support import closed_window, gaussians, small_artifact
+
+
+@pytest.fixture(scope="module")
+def result() -> WindowResult:
+    monitor = Monitor(small_artifact(n_toys=9), FalseAlarmRate.parse("1/day"), run="r")
+    return monitor.examine(closed_window(gaussians(200, np.random.default_rng(1))))[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0s"), (0.0123, "0.012s"), (1.0, "1.0s"), (59.0, "59.0s"), (90.0, "1.5m"),
+     (7200.0, "2.0h"), (86_400.0, "1.0d"), (365 * 86_400.0, "1.0y"), (1e15, "3e+07y")],
+)  # fmt: skip
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_table_marks_limits_and_alarms(result: WindowResult) -> None:
+    stream = io.StringIO()
+    table = Table(stream)
+    table.write(replace(result, alarm=False, extrapolated=False, z=1.234))
+    table.write(replace(result, alarm=True, extrapolated=True, z=2.345, inverse_far_s=7200.0))
+    table.close()
+    head, plain, alarm = stream.getvalue().splitlines()
+    assert head.split()[:3] == ["window", "events", "t"]
+    assert "ALARM" not in plain
+    assert " 1.23 " in plain
+    assert ">=2.35" in alarm or ">=2.34" in alarm
+    assert " 2.0h " in alarm
+    assert alarm.endswith("ALARM")
+
+
+def test_table_keeps_its_columns(result: WindowResult) -> None:
+    stream = io.StringIO()
+    table = Table(stream)
+    table.write(result)
+    table.write(replace(result, window=12345, t=-12345.6, p=1e-300, inverse_far_s=1e300))
+    lines = stream.getvalue().splitlines()
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_line_is_on_disk_at_once_and_appended_later(tmp_path: Path, result: WindowResult) -> None:
+    path = tmp_path / "r.jsonl"
+    first = JsonLines(path)
+    first.write(result)
+    assert len(path.read_text().splitlines()) == 1
+    first.close()
+    second = JsonLines(path)
+    second.write(replace(result, window=1))
+    second.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["window"] for line in lines] == [0, 1]
+    assert lines[0] == json.loads(json.dumps(result.record()))
+
+
+def test_line_never_holds_nan(tmp_path: Path, result: WindowResult) -> None:
+    sink = JsonLines(tmp_path / "r.jsonl")
+    with pytest.raises(ValueError, match="JSON"):
+        sink.write(replace(result, t=math.nan))
+    sink.close()
+    assert (tmp_path / "r.jsonl").read_text() == ""
+
+
+def test_file_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot write results to"):
+        JsonLines(tmp_path / "absent" / "r.jsonl")
+    with pytest.raises(ArtifactError, match="cannot write results to"):
+        JsonLines(tmp_path)
+
+
+def test_published_result_is_the_line(
+    context: Context, tmp_path: Path, result: WindowResult
+) -> None:
+    pub: Socket = open_publisher(context, f"ipc://{tmp_path}/results.sock")
+    sink = Publisher(pub)
+    with open_receiver(context, bound_endpoint(pub), "sub") as sub:
+        while not sub.poll(10):  # until the subscription has arrived
+            sink.write(result)
+        assert json.loads(sub.recv()) == json.loads(json.dumps(result.record()))
+    sink.close()

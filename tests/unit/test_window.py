@@ -1,0 +1,99 @@
+"""Cutting the stream: the cases that a property does not name."""
+
+import numpy as np
+import pytest
+
+from engines.windows import WindowSpec
+from stream.window import ClosedWindow, CountWindows, Span, TimeWindows, open_windows
+from tests.support import block
+
+S = 10**9
+
+
+def ids(window: ClosedWindow) -> list[int]:
+    return [int(value) for value in window.embeddings[:, 0]]
+
+
+def test_block_splits_without_losing_its_place() -> None:
+    head, tail = block("a", 3, 7, np.arange(5)).split(2)
+    assert (len(head), head.first, len(tail), tail.first) == (2, 0, 3, 2)
+    deeper = tail.split(1)[1]
+    assert (deeper.first, deeper.seq, deeper.t_ns, deeper.source) == (3, 3, 7, "a")
+    assert deeper.embeddings[:, 0].tolist() == [3, 4]
+
+
+def test_message_longer_than_two_windows_closes_both() -> None:
+    windows = CountWindows(3)
+    closed = list(windows.add(block("a", 0, 5, np.arange(8))))
+    assert [ids(window) for window in closed] == [[0, 1, 2], [3, 4, 5]]
+    assert [window.index for window in closed] == [0, 1]
+    assert closed[1].spans == (Span("a", 0, 3, 0, 6),)
+    assert windows.n_open == 2
+
+
+def test_window_closes_with_its_last_event_not_later() -> None:
+    windows = CountWindows(4)
+    assert list(windows.add(block("a", 0, 0, np.arange(3)))) == []
+    assert len(list(windows.add(block("a", 1, 0, np.arange(1))))) == 1
+    assert windows.n_open == 0
+    assert windows.n_empty == 0
+
+
+def test_two_sources_have_a_span_each() -> None:
+    windows = CountWindows(6)
+    list(windows.add(block("a", 4, 30, np.arange(2))))
+    list(windows.add(block("b", 9, 10, np.arange(2))))
+    (window,) = windows.add(block("a", 6, 20, np.arange(5)))
+    assert window.spans == (Span("a", 4, 0, 6, 2), Span("b", 9, 0, 9, 2))
+    assert (window.t_start_ns, window.t_end_ns) == (10, 30)
+    assert len(window) == len(window.particles) == 6
+
+
+def test_time_window_has_its_bounds_not_its_messages() -> None:
+    windows = TimeWindows(10 * S)
+    assert list(windows.add(block("a", 0, 100 * S, np.arange(2)))) == []
+    assert list(windows.add(block("a", 1, 110 * S - 1, np.arange(3)))) == []
+    (window,) = windows.add(block("a", 2, 110 * S, np.arange(4)))
+    assert (window.t_start_ns, window.t_end_ns, len(window)) == (100 * S, 110 * S, 5)
+    assert windows.n_open == 4
+
+
+def test_silence_is_counted_as_empty_windows() -> None:
+    windows = TimeWindows(10 * S)
+    list(windows.add(block("a", 0, 0, np.arange(1))))
+    (window,) = windows.add(block("a", 1, 45 * S, np.arange(1)))
+    assert (window.index, windows.n_empty) == (0, 3)
+    (window,) = windows.add(block("a", 2, 50 * S, np.arange(1)))
+    assert (window.index, window.t_start_ns, windows.n_empty) == (1, 40 * S, 3)
+
+
+def test_late_message_goes_into_the_open_window() -> None:
+    windows = TimeWindows(10 * S)
+    list(windows.add(block("a", 0, 0, np.array([0]))))
+    list(windows.add(block("a", 1, 12 * S, np.array([1]))))
+    assert list(windows.add(block("b", 0, 3 * S, np.array([2])))) == []
+    (window,) = windows.add(block("a", 2, 20 * S, np.array([3])))
+    assert ids(window) == [1, 2]
+    assert (window.t_start_ns, window.t_end_ns) == (10 * S, 20 * S)
+
+
+def test_clock_that_jumps_back_closes_nothing_and_loses_nothing() -> None:
+    windows = TimeWindows(10 * S)
+    list(windows.add(block("a", 0, 100 * S, np.array([0]))))
+    for seq, t_s in enumerate((20, 50, 99, 101), start=1):
+        assert list(windows.add(block("a", seq, t_s * S, np.array([seq])))) == []
+    (window,) = windows.add(block("a", 5, 111 * S, np.array([5])))
+    assert ids(window) == [0, 1, 2, 3, 4]
+    assert (windows.n_open, windows.n_empty) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [(WindowSpec("count", 100.0), CountWindows), (WindowSpec("time", 50.0, 0.5), TimeWindows)],
+)
+def test_spec_chooses_the_windowing(spec: WindowSpec, kind: type) -> None:
+    windows = open_windows(spec)
+    assert isinstance(windows, kind)
+    closed = list(windows.add(block("a", 0, 0, np.arange(100))))
+    assert len(closed) == (spec.mode == "count")
+    assert len(list(windows.add(block("a", 1, S // 2, np.arange(1))))) == (spec.mode == "time")
