@@ -101,19 +101,22 @@ def _run(options: argparse.Namespace) -> None:
         artifact.check_window(spec)
         socket = stack.enter_context(open_receiver(context, options.endpoint, options.pattern))
         run = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        outputs = Outputs(_sinks(options, context), options.alarms)
         _announce(options, engine, artifact, far.per_s, metrics)
         consumer = Consumer(
             engine,
             Monitor(artifact, far, alarm_on=options.alarm_on, run=run),
             open_windows(spec),
-            Outputs(_sinks(options, context), options.alarms),
+            outputs,
             metrics,
             n_expected=spec.n_expected,
             limits=Limits(options.max_batch, options.max_waiting),
         )
         page.snapshot = partial(consumer.snapshot, artifact.facts, far.text)
-        consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)
-        consumer.close()
+        try:
+            consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)
+        finally:
+            consumer.close()
         _summarise(consumer)
 
 
@@ -193,11 +196,12 @@ def _sinks(options: argparse.Namespace, context: "Context") -> "list[Sink]":
     from stream.endpoints import open_publisher
     from stream.results import JsonLines, Publisher, Table
 
-    sinks: list[Sink] = [Table(sys.stdout)]
+    sinks: list[Sink] = []
     if options.results is not None:
         sinks.append(JsonLines(options.results))
     if options.publish is not None:
         sinks.append(Publisher(open_publisher(context, options.publish)))
+    sinks.append(Table(sys.stdout))
     return sinks
 
 

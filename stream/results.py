@@ -41,7 +41,7 @@ class JsonLines:
         try:
             self._file = path.open("a", encoding="utf-8")
         except OSError as exc:
-            msg = f"cannot write results to {path} ({exc}); choose a folder that is writable"
+            msg = f"cannot write results to {path} ({exc}); choose a folder that exists and is writable"
             raise ArtifactError(msg) from exc
 
     def write(self, result: WindowResult) -> None:
@@ -83,16 +83,18 @@ class Table:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        """Print the head."""
+        """Print nothing yet."""
         self._stream = stream
-        stream.write(
-            f"{'window':>6} {'events':>7} {'t':>8} {'p':>8} {'Z':>7} {'Z chi2':>7} "
-            f"{'1/FAR':>8} {'Z run':>6} {'test':>7}\n"
-        )
-        stream.flush()
+        self._has_head = False
 
     def write(self, result: WindowResult) -> None:
-        """Print one line."""
+        """Print one line, the first under a head."""
+        if not self._has_head:
+            self._has_head = True
+            self._stream.write(
+                f"{'window':>6} {'events':>7} {'t':>8} {'p':>8} {'Z':>7} {'Z chi2':>7} "
+                f"{'1/FAR':>8} {'Z run':>6} {'test':>7}\n"
+            )
         limit = ">=" if result.extrapolated else ""
         self._stream.write(
             f"{result.window:>6} {result.n_events:>7} {result.t:>8.1f} {result.p:>8.2g} "
