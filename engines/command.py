@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -170,6 +171,9 @@ def run_command(
         0 done; 1 failed; 2 bad usage or input; 130 interrupted.
     """
     options = parser.parse(argv)
+    # Threads that wait for each other busily stand still on a shared machine; torch reads this
+    # when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     configure_logging(options.log_level, as_json=options.log_json)
     try:
         function(options)

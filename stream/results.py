@@ -41,7 +41,7 @@ class JsonLines:
         try:
             self._file = path.open("a", encoding="utf-8")
         except OSError as exc:
-            msg = f"cannot write results to {path} ({exc}); choose a folder that exists and is writable"
+            msg = f"cannot write results to {path} ({exc}); choose a folder that exists"
             raise ArtifactError(msg) from exc
 
     def write(self, result: WindowResult) -> None:

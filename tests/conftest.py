@@ -1,6 +1,7 @@
 """What tests share: events, and ZeroMQ sockets that cannot outlive their test."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -17,6 +18,9 @@ Track: TypeAlias = Callable[[Socket], Socket]
 Receive: TypeAlias = Callable[[Socket], list[bytes]]
 
 _TIMEOUT_S = 20.0
+# Before torch loads: the small products here lose more than they win by waiting for a second
+# thread, tenfold on a busy machine. Commands set their own number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

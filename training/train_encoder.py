@@ -78,8 +78,6 @@ def _parser() -> CommandParser:
 
 
 def _train(options: argparse.Namespace) -> None:
-    # Threads that wait for each other busily stand still on a shared machine; read at import.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from engines.events import EventRange
