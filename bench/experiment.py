@@ -14,7 +14,8 @@ from scipy import stats
 
 from bench.baselines import Embedding
 from engines.calibration import CalibrationConfig, calibrate_embeddings, choose_sizes
-from engines.events import EventFile, EventRange
+from engines.event_files import EventFile
+from engines.events import EventRange
 from engines.nplm import CachedReference, NullDistribution, z_score
 from engines.types import Float64Array, FloatArray, IntArray
 

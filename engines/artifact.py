@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from engines.errors import ArtifactError
-from engines.events import EventFile, EventRange
+from engines.event_files import EventFile
+from engines.events import EventRange
 
 if TYPE_CHECKING:
     import onnx

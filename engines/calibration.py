@@ -11,7 +11,8 @@ import numpy as np
 from engines.artifact import SampleFacts, utc_now, versions
 from engines.engine import Engine
 from engines.errors import MismatchError, SampleSizeError
-from engines.events import EventFile, EventRange
+from engines.event_files import EventFile
+from engines.events import EventRange
 from engines.nplm import (
     BasisConfig,
     CachedReference,

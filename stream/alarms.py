@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from engines.errors import ArtifactError, ParameterError
-from engines.events import write_events
+from engines.event_files import write_events
 from engines.nplm import WindowTest, z_score
 from stream.window import ClosedWindow
 

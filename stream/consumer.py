@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
@@ -100,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
         spec = _window(options, artifact.facts.window)
         artifact.check_window(spec)
         socket = stack.enter_context(open_receiver(context, options.endpoint, options.pattern))
-        run = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         outputs = Outputs(_sinks(options, context), options.alarms)
         _announce(options, engine, artifact, far.per_s, metrics)
         consumer = Consumer(

@@ -5,28 +5,20 @@ push --> pull   the stream itself: the producer connects, the consumer binds; at
 pub  --> sub    a tap: the producer binds, consumers connect; a slow consumer loses messages
 """
 
-import contextlib
 import errno
-import logging
 import socket as unix
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
 import zmq
 
 from engines.errors import EndpointError, ParameterError
-from engines.events import N_FEATURES, N_OBJECTS
-from engines.types import FloatArray
-from stream.message import MAX_FRAME_BYTES, encode_message
+from stream.message import MAX_FRAME_BYTES
 
 __all__ = [
     "RECEIVER_PATTERNS",
     "SENDER_PATTERNS",
     "Context",
-    "Sender",
     "Socket",
     "bound_endpoint",
     "open_publisher",
@@ -39,14 +31,9 @@ SENDER_PATTERNS = ("push", "pub")
 Socket: TypeAlias = zmq.Socket[bytes]
 Context: TypeAlias = zmq.Context[Socket]
 
-_LOGGER = logging.getLogger(__name__)
-_POLL_MS = 100
-_NOTICE_AFTER_S = 1.0
-_END_WAIT_MS = 1000
 #: Messages queued per peer and side: about 15 MB and 3 s at 256 events a message, 20,000 a second.
 _HIGH_WATER_MARK = 256
 _LINGER_MS = 2000
-_NO_EVENTS = np.empty((0, N_OBJECTS, N_FEATURES), dtype=np.float32)
 _FORMS = "tcp://HOST:PORT or ipc:///PATH"
 
 
@@ -179,103 +166,3 @@ def _explain(exc: Exception, endpoint: str, *, bind: bool) -> str:
     number = getattr(exc, "errno", None)
     reason = reasons.get(number) if isinstance(number, int) else None
     return f"cannot {verb} endpoint {endpoint!r}: {reason or f'{exc}; write {_FORMS}'}"
-
-
-class Sender:
-    """Sends one source's messages in sequence, waiting where no consumer takes them.
-
-    Args:
-        socket: from `open_sender`.
-        endpoint: its endpoint, for the log.
-        source: the source's name, new for each run.
-        dtype: of the payload, "<f4" or "<f2".
-        timeout_s: seconds to wait for a consumer before giving up; None waits for ever.
-        stopped: asked every tenth of a second; true ends a wait.
-
-    Raises:
-        MessageError: if the wire does not allow such a source name or dtype.
-    """
-
-    def __init__(
-        self,
-        socket: Socket,
-        endpoint: str,
-        source: str,
-        *,
-        dtype: str = "<f4",
-        timeout_s: float | None = None,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Stand before message 0, under a name that the wire allows."""
-        self.source, self.stopped = source, stopped
-        self._socket, self._endpoint, self._dtype = socket, endpoint, dtype
-        self._timeout_s, self._seq = timeout_s, 0
-        encode_message(source, 0, 0, _NO_EVENTS, dtype=dtype, end=True)  # refuses a bad name now
-
-    def wait_for_subscriber(self, seconds: float) -> None:
-        """Let a first subscriber of a pub stream in before it starts, for some seconds at most."""
-        until = time.monotonic() + seconds
-        while not self.stopped() and not self._socket.poll(_POLL_MS):
-            if time.monotonic() > until:
-                _LOGGER.warning("nobody listens at %s yet; sending anyway", self._endpoint)
-                return
-
-    def wait(self) -> bool:
-        """Wait until a message can go; false if asked to stop before that.
-
-        Raises:
-            EndpointError: if no consumer took a message in time.
-        """
-        since, told = time.monotonic(), False
-        while not self.stopped():
-            if self._socket.poll(_POLL_MS, zmq.POLLOUT):
-                if told:
-                    _LOGGER.info("the consumer at %s takes messages", self._endpoint)
-                return True
-            waited_s = time.monotonic() - since
-            if self._timeout_s is not None and waited_s > self._timeout_s:
-                msg = (
-                    f"no consumer took a message at {self._endpoint} within {self._timeout_s:g} s; "
-                    "start stream-consumer there, or wait longer"
-                )
-                raise EndpointError(msg)
-            if waited_s > _NOTICE_AFTER_S and not told:
-                told = True
-                _LOGGER.warning(
-                    "waiting for a consumer at %s: none is connected, or it takes no more for now",
-                    self._endpoint,
-                )
-        return False
-
-    def send(self, particles: FloatArray) -> int | None:
-        """Send events, (n, 19, 3), stamped with the time they leave.
-
-        Returns:
-            The message's sequence number; None if asked to stop before it could go.
-
-        Raises:
-            EndpointError: if no consumer took the message in time.
-            MessageError: if the events break a rule of the wire.
-        """
-        while self.wait():
-            # The consumer may leave between the poll and the send: then wait again.
-            with contextlib.suppress(zmq.Again):
-                return self._send_now(particles, end=False)
-        return None
-
-    def send_end(self) -> None:
-        """Say that the source is done, if a consumer takes it within a second."""
-        self._socket.poll(_END_WAIT_MS, zmq.POLLOUT)
-        try:
-            self._send_now(_NO_EVENTS, end=True)
-        except zmq.Again:
-            _LOGGER.warning("no consumer at %s took the end marker", self._endpoint)
-
-    def _send_now(self, particles: FloatArray, *, end: bool) -> int:
-        seq = self._seq
-        frames = encode_message(
-            self.source, seq, time.time_ns(), particles, dtype=self._dtype, end=end
-        )
-        self._socket.send_multipart(frames, zmq.DONTWAIT)
-        self._seq += 1
-        return seq

@@ -9,7 +9,6 @@ A message that breaks a rule raises `MessageError`, whose `reason` is one of `RE
 """
 
 import reprlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,7 +29,6 @@ __all__ = [
     "WIRE_VERSION",
     "Message",
     "Reason",
-    "SequenceTracker",
     "decode_message",
     "encode_message",
 ]
@@ -262,41 +260,3 @@ def _check_values(particles: AnyArray) -> None:
         event = int(np.argmax((pt < 0).any(axis=1)))
         msg = f"pT must be non-negative; in event {event} of the message it is not"
         raise MessageError(Reason.NEGATIVE_PT, msg)
-
-
-class SequenceTracker:
-    """Follows each source's `seq`, so that lost and repeated messages are noticed.
-
-    A source's first message may have any `seq`: a consumer may join late.
-
-    Args:
-        max_sources: sources remembered; beyond it the one silent for longest is forgotten.
-
-    >>> tracker = SequenceTracker()
-    >>> [tracker.check("detector", seq) for seq in (5, 6, 9)]
-    [0, 0, 2]
-    """
-
-    def __init__(self, max_sources: int = 10_000) -> None:
-        """Start with no source known."""
-        self._max_sources = max_sources
-        self._expected: OrderedDict[str, int] = OrderedDict()
-
-    def check(self, source: str, seq: int) -> int:
-        """Return how many messages of the source went missing just before this one.
-
-        Raises:
-            MessageError: if the source has already passed this `seq`.
-        """
-        expected = self._expected.get(source, seq)
-        if seq < expected:
-            msg = (
-                f"'seq' of source {source!r} must be at least {expected}; got {seq}; "
-                "a producer that restarts must use a new source name"
-            )
-            raise MessageError(Reason.REPEATED, msg)
-        self._expected[source] = seq + 1
-        self._expected.move_to_end(source)
-        if len(self._expected) > self._max_sources:
-            self._expected.popitem(last=False)
-        return seq - expected

@@ -43,6 +43,8 @@ class WindowResult:
         alarm_on: which p decides about an alarm.
         threshold_p: the p at which this window alarms.
         inverse_far_s: one false alarm as extreme as this one is expected in so many seconds.
+        below_null: whether t lies more than six spreads below the null: data so unlike the
+            reference that the fit broke down. Such a window alarms whatever its p.
         alarm: whether it alarmed.
         trials, p_global, z_global: the run so far, corrected for the number of windows.
         converged: whether the fit reached its tolerance.
@@ -70,6 +72,7 @@ class WindowResult:
     alarm_on: AlarmTail
     threshold_p: float
     inverse_far_s: float
+    below_null: bool
     alarm: bool
     trials: int
     p_global: float
@@ -119,6 +122,7 @@ class Monitor:
         null, facts = self._artifact.null, self._artifact.facts
         p, p_chi2 = null.p_value(test.t), null.chi2_p_value(test.t)
         p_alarm = p_chi2 if self._alarm_on == "chi2" else p
+        below = null.is_below(test.t)
         spacing_s = self._spacing_s(window)
         threshold_p = self._far.threshold_p(spacing_s)
         self._trials = self._trials.add(p_alarm)
@@ -141,7 +145,8 @@ class Monitor:
             alarm_on=self._alarm_on,
             threshold_p=threshold_p,
             inverse_far_s=spacing_s / p_alarm,
-            alarm=p_alarm <= threshold_p,
+            below_null=below,
+            alarm=below or p_alarm <= threshold_p,
             trials=self._trials.n,
             p_global=self._trials.global_p,
             z_global=self._trials.global_z,

@@ -20,11 +20,13 @@ import zmq
 
 from engines.command import CommandParser, positive_float, positive_int, run_command
 from engines.errors import ArtifactError, EventError, ParameterError
-from engines.events import EventFile, EventRange
+from engines.event_files import EventFile
+from engines.events import EventRange
 from engines.progress import Progress
-from stream.endpoints import SENDER_PATTERNS, Context, Sender, open_sender
+from stream.endpoints import SENDER_PATTERNS, Context, open_sender
 from stream.message import MAX_EVENTS_PER_MESSAGE
 from stream.replay import Batch, EventFeed, Injection, Pacer, replay
+from stream.sender import Sender
 
 __all__ = ["main"]
 

@@ -100,12 +100,18 @@ class Table:
             f"{result.window:>6} {result.n_events:>7} {result.t:>8.1f} {result.p:>8.2g} "
             f"{limit + format(result.z, '.2f'):>7} {result.z_chi2:>7.2f} "
             f"{duration(result.inverse_far_s):>8} {result.z_global:>6.2f} "
-            f"{1e3 * result.test_s:>4.0f} ms{'  ALARM' if result.alarm else ''}\n"
+            f"{1e3 * result.test_s:>4.0f} ms{_remark(result)}\n"
         )
         self._stream.flush()
 
     def close(self) -> None:
         """Nothing to do: the stream is the caller's."""
+
+
+def _remark(result: WindowResult) -> str:
+    if result.below_null:
+        return "  ALARM: t below null"
+    return "  ALARM" if result.alarm else ""
 
 
 def duration(seconds: float) -> str:

@@ -17,10 +17,11 @@ from engines.reference_file import ReferenceFacts
 from engines.types import FloatArray
 from stream.alarms import write_alarm
 from stream.endpoints import Socket
-from stream.message import Message, Reason, SequenceTracker, decode_message
+from stream.message import Message, Reason, decode_message
 from stream.metrics import Metrics
 from stream.monitor import Monitor, TestRunner, WindowResult
 from stream.results import Sink
+from stream.sequence import SequenceTracker
 from stream.window import Block, ClosedWindow, Windows
 
 __all__ = ["DEFAULT_LIMITS", "Consumer", "Limits", "Outputs", "SparseLog"]
@@ -28,7 +29,7 @@ __all__ = ["DEFAULT_LIMITS", "Consumer", "Limits", "Outputs", "SparseLog"]
 _LOG = logging.getLogger(__name__)
 _POLL_MS = 100
 _DRAIN_S = 5.0
-_MAX_CLOCK_AHEAD_S = 60.0
+_MAX_CLOCK_AHEAD_S = 5.0
 _RECENT = 500
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from engines.errors import ParameterError, SampleSizeError
-from engines.events import OBJECT_CLASSES, EventFile, EventRange
+from engines.event_files import EventFile
+from engines.events import OBJECT_CLASSES, EventRange
 from engines.types import Float64Array, FloatArray, IntArray
 
 __all__ = [

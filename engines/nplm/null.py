@@ -68,6 +68,15 @@ class NullDistribution:
         """Return Z of the empirical p; p = 1 is taken as n / (n + 1) so that Z is finite."""
         return z_score(min(self.p_value(t), 1.0 - self.resolution))
 
+    def is_below(self, t: float) -> bool:
+        """Whether t lies more than six spreads below the null's mean.
+
+        The cross-entropy fit can leave t far below the null where data are nothing like the
+        reference (all events in one narrow spot, say): e^f then explodes on a few reference events.
+        Neither p-value sees that, both being of the upper tail.
+        """
+        return t < self.mean - 6.0 * self.std
+
     @cached_property
     def chi2_dof(self) -> float:
         """Degrees of freedom of the chi-square with the toys' mean.

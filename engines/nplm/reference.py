@@ -87,9 +87,13 @@ class CachedReference:
 
         Raises:
             EngineError: if embeddings are not finite, or not (n, d).
-            SampleSizeError: if the basis sample has too few distinct events.
+            SampleSizeError: if the basis sample has too few distinct events, or the reference
+                another size than the configuration says.
         """
         _check(basis_embeddings, None)
+        if len(embeddings) != config.n_ref:
+            msg = f"the reference must hold n_ref = {config.n_ref} events; got {len(embeddings)}"
+            raise SampleSizeError(msg)
         basis = build_basis(torch.from_numpy(np.array(basis_embeddings)), config)
         return cls(basis, embeddings, config.n_expected, dtype=dtype)
 

@@ -10,7 +10,8 @@ import torch
 from engines.artifact import EngineFacts, SampleFacts, fingerprint, load_onnx, read_facts
 from engines.engine import open_engine
 from engines.errors import ArtifactError, ParityError
-from engines.events import EventRange, read_events
+from engines.event_files import read_events
+from engines.events import EventRange
 from engines.samples import sample_path
 from engines.types import FloatArray
 from training.data import measure_scaling

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engines.events import EventFile
+from engines.event_files import EventFile
 from engines.nplm import z_score
 from engines.reference_file import ReferenceArtifact
 from engines.types import FloatArray
 from stream.alarms import FalseAlarmRate
-from stream.endpoints import Context, Sender, Socket, bound_endpoint, open_receiver, open_sender
+from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
 from stream.message import encode_message
 from stream.metrics import Metrics
 from stream.monitor import Monitor, WindowResult
+from stream.sender import Sender
 from stream.service import Consumer, Outputs, SparseLog
 from stream.window import CountWindows
 from tests.support import LinearEngine, gaussians, small_artifact

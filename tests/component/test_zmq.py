@@ -14,14 +14,15 @@ from engines.errors import EndpointError, MessageError
 from engines.types import FloatArray
 from stream.endpoints import (
     Context,
-    Sender,
     Socket,
     bound_endpoint,
     open_publisher,
     open_receiver,
     open_sender,
 )
-from stream.message import SequenceTracker, decode_message
+from stream.message import decode_message
+from stream.sender import Sender
+from stream.sequence import SequenceTracker
 
 MakeEvents: TypeAlias = Callable[..., FloatArray]
 Track: TypeAlias = Callable[[Socket], Socket]

@@ -5,7 +5,8 @@ pool is large, so that its offset is 2.5 % of the null's spread; the toys are fi
 the windows, so that the uniform distribution itself is what the test compares with.
 
 A right calibration fails a KS test at 0.01 once in a hundred samples, so the seed is fixed; it is
-simply the first. For pools of 100,000 seeds 0 to 4 all pass, for fixed and for Poisson counts.
+simply the first. Tried by hand: seeds 0 to 4 with this pool, and 5 to 24 with one of 60,000 and
+2000 toys, for fixed and for Poisson counts; of these 50, one lay below 0.01 (seed 5, Poisson).
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines.engine import open_engine
-from engines.events import read_events
+from engines.event_files import read_events
 from engines.reference_file import load_reference
 from engines.samples import sample_path
 from tests.support_commands import calibrate, tiny_encoder

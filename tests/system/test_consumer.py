@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from engines.artifact import fingerprint, load_onnx
-from engines.events import EventFile
+from engines.event_files import EventFile
 from engines.samples import sample_path
 from tests.support_commands import (
     TIMEOUT_S,

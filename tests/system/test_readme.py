@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engines.events import read_events
+from engines.event_files import read_events
 from engines.samples import sample_path
 from stream.metrics import Metrics
 from tests.support_commands import calibrate, finish, free_port, launcher, tiny_encoder

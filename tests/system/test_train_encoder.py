@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from engines.engine import open_engine
-from engines.events import EventRange, read_events, write_events
+from engines.event_files import read_events, write_events
+from engines.events import EventRange
 from engines.samples import sample_path
 from training.train_encoder import main
 

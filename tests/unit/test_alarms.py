@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines.errors import ArtifactError, ParameterError
-from engines.events import EventFile
+from engines.event_files import EventFile
 from engines.nplm import WindowTest
 from stream.alarms import FalseAlarmRate, Trials, write_alarm
 from tests.support import closed_window, gaussians

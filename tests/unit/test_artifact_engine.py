@@ -19,7 +19,8 @@ from engines.artifact import (
 )
 from engines.engine import open_engine
 from engines.errors import ArtifactError, EngineError, EngineUnavailableError
-from engines.events import EventRange, write_events
+from engines.event_files import write_events
+from engines.events import EventRange
 from engines.onnx_engine import OnnxEngine
 from engines.types import AnyArray, FloatArray
 

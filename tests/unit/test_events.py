@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 
 from engines.errors import ArtifactError, EventError, NplmStreamError, ParameterError
-from engines.events import (
-    OBJECT_CLASSES,
-    EventFile,
-    EventRange,
-    EventWriter,
-    check_events,
-    read_events,
-    read_labels,
-    write_events,
-)
+from engines.event_files import EventFile, EventWriter, read_events, read_labels, write_events
+from engines.events import OBJECT_CLASSES, EventRange, check_events
 from engines.samples import SIGNALS, sample_path
 from engines.types import FloatArray
 

@@ -11,10 +11,10 @@ from engines.types import FloatArray
 from stream.message import (
     MAX_EVENTS_PER_MESSAGE,
     REASONS,
-    SequenceTracker,
     decode_message,
     encode_message,
 )
+from stream.sequence import SequenceTracker
 
 MISSING = object()
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from engines.errors import ArtifactError, EventError, ParameterError, SampleSizeError
-from engines.events import EventRange, write_events
+from engines.event_files import write_events
+from engines.events import EventRange
 from engines.types import FloatArray
 from training.data import BatchSampler, EventSet, load_events, measure_scaling, split_events
 
