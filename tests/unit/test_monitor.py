@@ -77,6 +77,25 @@ def test_chi2_alarms_beyond_the_toys_and_says_so() -> None:
     assert result.inverse_far_s == pytest.approx(1.0 / result.p_chi2)
 
 
+def test_t_far_below_the_null_alarms_though_its_p_is_one() -> None:
+    null = scripted().null
+    monitor = Monitor(scripted(), HOURLY)
+    near, _ = monitor.examine(window(null.mean - 5.9 * null.std))
+    assert not near.below_null
+    assert not near.alarm
+    far, _ = monitor.examine(window(null.mean - 6.1 * null.std, index=1))
+    assert far.p == 1.0
+    assert far.below_null
+    assert far.alarm
+
+
+def test_window_in_one_narrow_spot_does_not_pass_as_null() -> None:
+    artifact = small_artifact(window_spec("count", 2000), n_pool=40_000)
+    spot = np.random.default_rng(3).normal(size=(2000, 4)) * 0.01 + np.array([0.3, 0.2, 0.1, 0])
+    result, _ = Monitor(artifact, HOURLY).examine(closed_window(spot.astype(np.float32)))
+    assert result.alarm
+
+
 def test_toys_alone_alarm_only_where_their_resolution_allows() -> None:
     monitor = Monitor(scripted(), HOURLY, alarm_on="toys")
     result, _ = monitor.examine(window(1000.0, start_s=0, end_s=30))
