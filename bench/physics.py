@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,10 @@ def _run(options: argparse.Namespace) -> None:
         sys.stdout.flush()
     sys.stdout.write("\n" + _power_table(results) + "\n" + _null_table(results))
     if options.json is not None:
-        facts = {name: engine.fingerprint for name, engine in engines.items()}
+        facts = {
+            name: {"fingerprint": engine.fingerprint, **asdict(engine.facts)}
+            for name, engine in engines.items()
+        }
         _save(options, results, facts)
 
 
@@ -139,7 +143,7 @@ def _null_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _save(
-    options: argparse.Namespace, results: dict[str, dict[str, Any]], engines: dict[str, str]
+    options: argparse.Namespace, results: dict[str, dict[str, Any]], engines: dict[str, Any]
 ) -> None:
     from bench.stamp import machine_stamp
     from engines.errors import ArtifactError
