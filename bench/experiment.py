@@ -14,6 +14,7 @@ from scipy import stats
 
 from bench.baselines import Embedding
 from engines.calibration import CalibrationConfig, calibrate_embeddings, choose_sizes
+from engines.errors import SampleSizeError
 from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.nplm import CachedReference, NullDistribution, z_score
@@ -90,6 +91,9 @@ class Experiment:
         reference, null = self.calibrate(config)
         window = round(config.window.n_expected)
         n_windows = len(self.test) // window
+        if n_windows < 2:
+            msg = f"the test events must fill two windows of {window}; got {len(self.test)}"
+            raise SampleSizeError(msg)
         toys = np.arange(n_windows * window).reshape(n_windows, window)
         t = reference.test_toys(self.test, toys)
         p = np.array([null.p_value(value) for value in t])
@@ -118,6 +122,12 @@ class Experiment:
             for fraction in fractions:
                 rng = np.random.default_rng([seed, round(1e6 * fraction)])
                 windows = list(signal_windows(len(self.test), len(signal), window, fraction, rng))
+                if not windows:
+                    msg = (
+                        f"test events and {name} must fill a window of {window} with a share of "
+                        f"{fraction:g}; got {len(self.test)} and {len(signal)}; lower the share"
+                    )
+                    raise SampleSizeError(msg)
                 t = reference.test_toys(pool, windows)
                 rows.append({"signal": name, "fraction": fraction, **_summary(t, null)})
         return rows

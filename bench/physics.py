@@ -15,6 +15,7 @@ from engines.samples import SIGNALS, sample_path
 
 __all__ = ["main"]
 
+_ENGINE = Path("demo/d4.onnx")
 _DESCRIPTION = """\
 Calibrates the NPLM test on background, then measures Z in windows that hold a share of signal, for
 each encoder and for two baselines (57 raw inputs, six leading-object pT) on the same windows; and
@@ -29,7 +30,7 @@ def _parser() -> CommandParser:
     )
     add = parser.add_argument
     cocktail = sample_path("sm_cocktail")
-    add("--engine", type=Path, nargs="+", default=[Path("demo/d4.onnx")], help="encoders")
+    add("--engine", type=Path, nargs="+", metavar="FILE", help=f"encoders (default: {_ENGINE})")
     add(
         "--calibration",
         type=EventRange.parse,
@@ -49,13 +50,12 @@ def _parser() -> CommandParser:
         type=EventRange.parse,
         metavar="FILE[@START:STOP]",
         nargs="+",
-        default=[EventRange(sample_path(name)) for name in SIGNALS],
-        help="signal events",
+        help=f"signal events (default: all of the bundled {', '.join(SIGNALS)})",
     )
     add("--window", type=positive_int, default=4000, help="events in a window")
     add("--n-ref", type=positive_int, help="reference events")
     add("--toys", type=positive_int, default=300, help="toys of the calibration")
-    add("--fractions", type=float, nargs="+", default=[0.005, 0.01, 0.02], help="signal shares")
+    add("--fractions", type=_share, nargs="+", default=[0.005, 0.01, 0.02], help="signal shares")
     add("--null-window", type=positive_int, default=400, help="window of the uniformity check")
     add("--seed", type=int, default=0, help="of splits, toys and signal counts")
     add("--threads", type=positive_int, default=2, help="CPU threads")
@@ -63,11 +63,24 @@ def _parser() -> CommandParser:
     return parser
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        msg = f"must lie between 0 and 1; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
 def _run(options: argparse.Namespace) -> None:
     from bench.baselines import BASELINES
+    from engines.artifact import check_writable
     from engines.engine import open_engine
     from engines.nplm import use_threads
 
+    options.engine = options.engine or [_ENGINE]
+    options.signals = options.signals or [EventRange(sample_path(name)) for name in SIGNALS]
+    if options.json is not None:
+        check_writable(options.json)
     use_threads(options.threads)
     engines = {path.stem: open_engine(path, threads=options.threads) for path in options.engine}
     embeddings = {**{name: engine.embed for name, engine in engines.items()}, **BASELINES}
@@ -161,6 +174,7 @@ def _save(
             "window": options.window,
             "n_ref": options.n_ref,
             "toys": options.toys,
+            "fractions": options.fractions,
             "null_window": options.null_window,
             "seed": options.seed,
         },

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EngineFacts",
     "SampleFacts",
+    "check_writable",
     "fingerprint",
     "load_onnx",
     "read_facts",
@@ -41,6 +42,25 @@ def utc_now() -> str:
 def versions(*distributions: str) -> dict[str, str]:
     """Return the installed version of each distribution."""
     return {name: importlib.metadata.version(name) for name in ("nplm-stream", *distributions)}
+
+
+def check_writable(path: Path) -> None:
+    """Refuse an output that could not be written, before the work that would be lost.
+
+    Raises:
+        ArtifactError: if it is a folder, or its folder is missing or not writable.
+    """
+    if path.is_dir():
+        msg = f"cannot write {path}: it is a folder; name a file in it"
+        raise ArtifactError(msg)
+    try:
+        probe = path.with_name(f".{path.name}.part")
+        probe.touch()
+        probe.unlink()
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        msg = f"cannot write {path} ({reason}); choose a folder that exists and is writable"
+        raise ArtifactError(msg) from exc
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.command import CommandParser, positive_float, positive_int, run_command
-from engines.errors import ArtifactError
 from engines.events import EventRange
 
 __all__ = ["main"]
@@ -49,16 +48,13 @@ def _parser() -> CommandParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from engines.artifact import check_writable
     from engines.calibration import CalibrationConfig, calibrate
     from engines.engine import open_engine
     from engines.nplm import use_threads
     from engines.reference_file import save_reference
     from engines.windows import WindowSpec
 
-    output = options.output or options.engine.with_suffix(".ref")
-    if not output.parent.is_dir():
-        msg = f"the folder of {output} does not exist; make it, or choose another --output"
-        raise ArtifactError(msg)
     use_threads(options.threads)
     config = CalibrationConfig(
         window=WindowSpec.parse(options.window, options.rate),
@@ -72,6 +68,8 @@ def _run(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     with open_engine(options.engine, threads=options.threads) as engine:
+        output = options.output or options.engine.with_suffix(".ref")
+        check_writable(output)
         artifact = calibrate(engine, options.events, config)
     save_reference(output, artifact)
     facts, null = artifact.facts, artifact.null

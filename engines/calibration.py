@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.artifact import SampleFacts, utc_now, versions
 from engines.engine import Engine
-from engines.errors import MismatchError, SampleSizeError
+from engines.errors import MismatchError, ParameterError, SampleSizeError
 from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.nplm import (
@@ -21,7 +21,7 @@ from engines.nplm import (
     events_for_pool,
     offset_share,
 )
-from engines.nplm.toys import MAX_OFFSET_SHARE
+from engines.nplm.toys import events_for_each
 from engines.progress import Progress
 from engines.reference_file import ReferenceArtifact, ReferenceFacts
 from engines.types import FloatArray
@@ -38,6 +38,7 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 _WARN_OFFSET_SHARE = 0.25
+_LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,24 @@ class CalibrationConfig:
     sigma_quantile: float = 0.9
     lam: float = 1e-6
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no calibration can use, before any event is embedded.
+
+        Raises:
+            ParameterError: if a value is out of its range.
+        """
+        sigma, quantile = 1.0 if self.sigma is None else self.sigma, self.sigma_quantile
+        rules = {
+            f"toys must be at least 2; got {self.n_toys}": self.n_toys >= 2,
+            f"sigma must be a finite number above zero; got {sigma}": 0 < sigma < math.inf,
+            f"the sigma quantile must lie between 0 and 1; got {quantile}": 0 < quantile < 1,
+            f"lam must lie between 1e-12 and 1; got {self.lam}": 1e-12 <= self.lam <= 1,
+            f"seed must be a whole number from 0 up; got {self.seed}": 0 <= self.seed < 2**63,
+        }
+        for broken, holds in rules.items():
+            if not holds:
+                raise ParameterError(broken)
 
 
 @dataclass(frozen=True)
@@ -78,10 +97,17 @@ def choose_sizes(n_events: int, config: CalibrationConfig) -> Sizes:
     largest = config.n_ref or math.ceil(10 * n_data)
     n_basis = config.n_basis or max(5000, 5 * _n_centres(largest, config))
     n_ref = config.n_ref or min(largest, max(1, (n_events - n_basis) // 2))
+    n_centres = _n_centres(n_ref, config)
+    if n_basis < max(2, n_centres):
+        msg = (
+            f"the basis must hold at least {max(2, n_centres)} events, one for each of its "
+            f"{n_centres} centres; got {n_basis}; raise --n-basis or lower --centres"
+        )
+        raise SampleSizeError(msg)
     n_pool = n_events - n_basis - n_ref
     if n_pool < events_for_pool(n_data, n_ref):
         # Without a wish for n_ref, reference and pool of this size each keep the offset in bounds.
-        each = math.ceil(math.sqrt(2.0) * n_data / MAX_OFFSET_SHARE)
+        each = events_for_each(n_data)
         wanted = config.n_ref or each
         pool = events_for_pool(n_data, wanted) if config.n_ref else each
         msg = (
@@ -90,7 +116,7 @@ def choose_sizes(n_events: int, config: CalibrationConfig) -> Sizes:
             f"{n_events}; give more events or a smaller window"
         )
         raise SampleSizeError(msg)
-    return Sizes(n_basis, n_ref, n_pool, _n_centres(n_ref, config))
+    return Sizes(n_basis, n_ref, n_pool, n_centres)
 
 
 def _n_centres(n_ref: int, config: CalibrationConfig) -> int:
@@ -148,7 +174,11 @@ def calibrate(
 def calibrate_embeddings(
     embeddings: FloatArray, sizes: Sizes, config: CalibrationConfig
 ) -> tuple[CachedReference, NullDistribution, BasisConfig]:
-    """Shuffle embeddings, (n, d), into the three samples; cache the reference and run the toys."""
+    """Shuffle embeddings, (n, d), into the three samples; cache the reference and run the toys.
+
+    Raises:
+        ParameterError: if the kernel model sees no difference between one toy and another.
+    """
     rng = np.random.default_rng(config.seed)
     embeddings = embeddings[rng.permutation(len(embeddings))]
     first, second = sizes.n_basis, sizes.n_basis + sizes.n_ref
@@ -162,11 +192,23 @@ def calibrate_embeddings(
         seed=config.seed,
     )
     reference = CachedReference.build(embeddings[:first], embeddings[first:second], model)
+    if reference.basis.rank == 0:
+        raise _flat(reference, config)
     shown = Progress(config.n_toys, "toys")
     toys = draw_toys(config.window, sizes.n_pool, config.n_toys, rng)
     null = NullDistribution(reference.test_toys(embeddings[second:], toys, done=shown.advance))
     shown.close()
+    if not null.std > _LEAST_SPREAD * (1.0 + abs(null.mean)):
+        raise _flat(reference, config)
     return reference, null, model
+
+
+def _flat(reference: CachedReference, config: CalibrationConfig) -> ParameterError:
+    msg = (
+        f"t must vary from toy to toy; it does not with sigma {reference.basis.sigma:g} and lam "
+        f"{config.lam:g}; leave --sigma to its default, or lower --lam"
+    )
+    return ParameterError(msg)
 
 
 def _refuse_training_events(engine: Engine, samples: Sequence[SampleFacts]) -> None:

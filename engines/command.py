@@ -180,6 +180,9 @@ def run_command(
     except NplmStreamError as exc:
         sys.stderr.write(f"{parser.prog}: {exc}\n")
         return exc.exit_code
+    except BrokenPipeError:
+        # Nobody reads the output any more, as under `| head`: no fault of the work itself.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.stderr.write(f"{parser.prog}: interrupted\n")
         return 130

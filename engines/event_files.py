@@ -16,7 +16,15 @@ import h5py
 import numpy as np
 
 from engines.errors import ArtifactError, EventError
-from engines.events import N_FEATURES, N_OBJECTS, OBJECT_CLASSES, EventRange, check_events
+from engines.events import (
+    N_FEATURES,
+    N_OBJECTS,
+    OBJECT_CLASSES,
+    EventRange,
+    check_events,
+    check_labels,
+)
+from engines.hdf5 import hdf5_errors
 from engines.types import AnyArray, FloatArray, IntArray
 
 __all__ = [
@@ -47,19 +55,18 @@ class EventFile:
     def __init__(self, path: str | Path) -> None:
         """Open the file and check its layout."""
         self.path = Path(path)
-        if not self.path.is_file():
-            msg = f"event file {self.path} does not exist; check the path"
-            raise ArtifactError(msg)
-        try:
+        with hdf5_errors(self.path, "is not a complete HDF5 file"):
+            if not self.path.is_file():
+                msg = f"event file {self.path} does not exist; check the path"
+                raise ArtifactError(msg)
             self._file = h5py.File(self.path, "r")
-        except OSError as exc:
-            msg = f"event file {self.path} is not a complete HDF5 file ({exc}); fetch it again"
-            raise ArtifactError(msg) from exc
         try:
-            self._particles = self._find_particles()
-            self._labels = self._find_labels()
+            with hdf5_errors(self.path):
+                self._particles = self._find_particles()
+                self._n_events = int(self._particles.shape[0])
+                self._labels = self._find_labels()
         except Exception:
-            self._file.close()
+            self._close()
             raise
 
     def _find_particles(self) -> h5py.Dataset:
@@ -68,7 +75,7 @@ class EventFile:
             msg = f"event file {self.path} must hold a dataset 'Particles'; got {list(self._file)}"
             raise ArtifactError(msg)
         shape = particles.shape
-        if len(shape) != 3 or shape[1] != N_OBJECTS or shape[2] not in (3, 4):
+        if shape is None or len(shape) != 3 or shape[1] != N_OBJECTS or shape[2] not in (3, 4):
             msg = f"'Particles' in {self.path} must have shape (n, 19, 3 or 4); got {shape}"
             raise EventError(msg)
         if particles.dtype.kind not in "fiu":
@@ -80,11 +87,17 @@ class EventFile:
         name = next((name for name in LABEL_DATASETS if name in self._file), None)
         if name is None:
             return None
-        labels = self._file[name]
-        if not isinstance(labels, h5py.Dataset) or labels.size != len(self):
-            msg = f"{name!r} in {self.path} must hold one integer for each of {len(self)} events"
+        labels, n = self._file[name], len(self)
+        is_dataset = isinstance(labels, h5py.Dataset) and labels.shape in ((n,), (n, 1))
+        if not is_dataset or labels.dtype.kind not in "fiu":
+            rule = f"must hold one integer for each of {n} events"
+            msg = f"{name!r} in {self.path} {rule}; got {labels}"
             raise EventError(msg)
         return labels
+
+    def _close(self) -> None:
+        with hdf5_errors(self.path):
+            self._file.close()
 
     def __enter__(self) -> Self:
         """Return the open file."""
@@ -94,21 +107,16 @@ class EventFile:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Close the file."""
-        self._file.close()
+        self._close()
 
     def __len__(self) -> int:
         """Return the number of events."""
-        return int(self._particles.shape[0])
+        return self._n_events
 
     @property
     def has_labels(self) -> bool:
         """Whether events carry an integer label (`process` or `background_ID`)."""
         return self._labels is not None
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """The file's own attributes: provenance, generator settings."""
-        return dict(self._file.attrs)
 
     @property
     def content_id(self) -> str:
@@ -142,10 +150,18 @@ class EventFile:
             yield self.read(first, min(first + size, end))
 
     def labels(self, start: int = 0, stop: int | None = None) -> IntArray | None:
-        """Return the labels of events start to stop, (n,) int64, or None if there are none."""
+        """Return the labels of events start to stop, (n,) int64, or None if there are none.
+
+        Raises:
+            EventError: on a label that is not a whole number.
+            ArtifactError: if the stored bytes are damaged.
+        """
         if self._labels is None:
             return None
-        return np.asarray(self._labels[start : self._stop(start, stop)], dtype=np.int64).reshape(-1)
+        end = self._stop(start, stop)
+        with hdf5_errors(self.path, f"is damaged in the labels of events {start} to {end}"):
+            block = np.asarray(self._labels[start:end]).reshape(-1)
+        return check_labels(block, start)
 
     def _stop(self, start: int, stop: int | None) -> int:
         end = len(self) if stop is None else stop
@@ -155,11 +171,8 @@ class EventFile:
         return end
 
     def _raw(self, start: int, stop: int) -> FloatArray:
-        try:
+        with hdf5_errors(self.path, f"is damaged between events {start} and {stop}"):
             block = self._particles[start:stop, :, :N_FEATURES]
-        except OSError as exc:
-            msg = f"event file {self.path} is damaged between events {start} and {stop} ({exc})"
-            raise ArtifactError(msg) from exc
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused later
             return np.ascontiguousarray(block, dtype=np.float32)
 

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from engines.errors import EventError, ParameterError
-from engines.types import AnyArray
+from engines.types import AnyArray, IntArray
 
 __all__ = [
     "N_FEATURES",
@@ -21,6 +21,7 @@ __all__ = [
     "OBJECT_CLASSES",
     "EventRange",
     "check_events",
+    "check_labels",
 ]
 
 N_OBJECTS = 19
@@ -63,6 +64,33 @@ def check_events(particles: AnyArray, first_index: int = 0) -> None:
         raise EventError(msg)
 
 
+def check_labels(labels: AnyArray, first_index: int = 0) -> IntArray:
+    """Return labels, (n,) of integers or whole floats, as int64.
+
+    Args:
+        labels: one an event.
+        first_index: index of the first event in its file, for the error's text.
+
+    Raises:
+        EventError: on a label that is not a whole number of 64 bits.
+
+    >>> check_labels(np.array([0.0, 3.0]))
+    array([0, 3])
+    """
+    if labels.dtype.kind == "i":
+        return labels.astype(np.int64)
+    values = labels.astype(np.float64)
+    bad = ~((np.abs(values) < 2.0**63) & (values == np.floor(values)))
+    if bad.any():
+        first = int(np.argmax(bad))
+        msg = (
+            f"labels must be whole numbers of 64 bits; event {first_index + first} has "
+            f"{labels[first]}; give each event the integer of its process"
+        )
+        raise EventError(msg)
+    return labels.astype(np.int64)
+
+
 @dataclass(frozen=True)
 class EventRange:
     """Events start to stop of a file; written `PATH` or `PATH@START:STOP`.
@@ -74,6 +102,16 @@ class EventRange:
     path: Path
     start: int = 0
     stop: int | None = None
+
+    def __str__(self) -> str:
+        """Return what `parse` reads.
+
+        >>> str(EventRange(Path("bkg.h5"), 1000))
+        'bkg.h5@1000:'
+        """
+        if self.start == 0 and self.stop is None:
+            return str(self.path)
+        return f"{self.path}@{self.start}:{'' if self.stop is None else self.stop}"
 
     @classmethod
     def parse(cls, text: str) -> Self:

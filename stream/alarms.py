@@ -81,7 +81,10 @@ class Trials:
         """P-value of the smallest p among n (Sidak): 1 - (1 - p_min)^n.
 
         The windows share one reference, hence are not independent; this is an approximation.
+        Before any window it is 1.
         """
+        if self.n == 0:
+            return 1.0
         return float(-np.expm1(self.n * np.log1p(-min(self.smallest_p, 1.0 - 1e-16))))
 
     @property

@@ -194,9 +194,16 @@ def _announce(
 
 
 def _sinks(options: argparse.Namespace, context: "Context") -> "list[Sink]":
+    from engines.errors import ArtifactError
     from stream.endpoints import open_publisher
     from stream.results import JsonLines, Publisher, Table
 
+    if options.alarms is not None:
+        try:
+            options.alarms.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            msg = f"cannot keep alarms in {options.alarms} ({exc}); choose another folder"
+            raise ArtifactError(msg) from exc
     sinks: list[Sink] = []
     if options.results is not None:
         sinks.append(JsonLines(options.results))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.command import CommandParser, positive_int, run_command
-from engines.errors import NplmStreamError, ParameterError
+from engines.errors import ArtifactError, NplmStreamError, ParameterError
 from engines.samples import SIGNALS, sample_path
 from stream.truth import join_truth, read_lines
 
@@ -121,10 +121,16 @@ def _part(path: Path, events: tuple[int, int]) -> str:
 
 
 def _clear(files: _Files) -> None:
-    """Remove what an earlier demo left, and only that."""
-    files.alarms.mkdir(parents=True, exist_ok=True)
-    for path in (files.lines, files.truth, files.results, *files.alarms.glob("alarm-*.h5")):
-        path.unlink(missing_ok=True)
+    """Remove what an earlier demo left, and only that; the folder is there then, and writable."""
+    try:
+        files.alarms.mkdir(parents=True, exist_ok=True)
+        for path in (files.lines, files.truth, files.results, *files.alarms.glob("alarm-*.h5")):
+            path.unlink(missing_ok=True)
+        files.log.write_text("")
+    except OSError as exc:
+        folder = files.alarms.parent
+        msg = f"cannot write into {folder} ({exc.strerror or exc}); name another folder with -o"
+        raise ArtifactError(msg) from exc
 
 
 def _command(module: str, *arguments: str) -> None:

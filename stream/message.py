@@ -70,6 +70,7 @@ class Reason(StrEnum):
     NON_FINITE = "non-finite"
     NEGATIVE_PT = "negative-pt"
     REPEATED = "repeated"
+    LEAP = "leap"
     CLOCK = "clock"
     EMBEDDING = "embedding"
 

@@ -54,6 +54,7 @@ class Metrics:
         self.z_chi2 = gauge("window_chi2_z_score", "Z of the chi-square tail of the last window")
         self.inverse_far = gauge("window_inverse_far_seconds", "Inverse FAR of the last window")
         self.z_global = gauge("run_global_z_score", "Z of the run, corrected for its trials")
+        self.unconverged = counter("unconverged_tests", "Tests whose fit did not converge")
         self.alarms = counter("alarms", "Windows that alarmed")
         self.build = Info("nplm_stream_build", "Version, engine and reference", registry=registry)
         for reason in REASONS:

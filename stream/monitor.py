@@ -36,8 +36,9 @@ class WindowResult:
         t_start_ns, t_end_ns: production time, unix ns.
         spacing_s: time since the window before, which the false-alarm rate is charged for.
         t: test statistic.
-        p, z: empirical, from the toys; p is never below 1 / (n_toys + 1).
+        p, z: empirical, from the toys; p is never below p_resolution, 1 / (n_toys + 1).
         p_chi2, z_chi2: from the chi-square fitted to the toys.
+        z_systematic: change of z_chi2 if t is off by the finite pool's expected offset.
         extrapolated: whether p_chi2 lies beyond the toys' resolution.
         chi2_ks_p: how well the toys follow that chi-square.
         alarm_on: which p decides about an alarm.
@@ -45,6 +46,9 @@ class WindowResult:
         inverse_far_s: one false alarm as extreme as this one is expected in so many seconds.
         below_null: whether t lies more than six spreads below the null: data so unlike the
             reference that the fit broke down. Such a window alarms whatever its p.
+        n_missing: messages known to be missing from the window, or just after it.
+        complete: false for a time window with missing messages: its rate means nothing, so it
+            neither alarms nor counts as a trial.
         alarm: whether it alarmed.
         trials, p_global, z_global: the run so far, corrected for the number of windows.
         converged: whether the fit reached its tolerance.
@@ -65,14 +69,18 @@ class WindowResult:
     t: float
     p: float
     z: float
+    p_resolution: float
     p_chi2: float
     z_chi2: float
+    z_systematic: float
     extrapolated: bool
     chi2_ks_p: float
     alarm_on: AlarmTail
     threshold_p: float
     inverse_far_s: float
     below_null: bool
+    n_missing: int
+    complete: bool
     alarm: bool
     trials: int
     p_global: float
@@ -125,7 +133,9 @@ class Monitor:
         below = null.is_below(test.t)
         spacing_s = self._spacing_s(window)
         threshold_p = self._far.threshold_p(spacing_s)
-        self._trials = self._trials.add(p_alarm)
+        complete = facts.window.mode == "count" or window.n_missing == 0
+        if complete:
+            self._trials = self._trials.add(p_alarm)
         result = WindowResult(
             run=self._run,
             window=window.index,
@@ -138,15 +148,19 @@ class Monitor:
             t=test.t,
             p=p,
             z=null.z_score(test.t),
+            p_resolution=null.resolution,
             p_chi2=p_chi2,
             z_chi2=z_score(p_chi2),
+            z_systematic=null.chi2_z_shift(test.t, facts.offset_share * null.std),
             extrapolated=p_chi2 < null.resolution,
             chi2_ks_p=null.chi2_ks_p,
             alarm_on=self._alarm_on,
             threshold_p=threshold_p,
             inverse_far_s=spacing_s / p_alarm,
             below_null=below,
-            alarm=below or p_alarm <= threshold_p,
+            n_missing=window.n_missing,
+            complete=complete,
+            alarm=complete and (below or p_alarm <= threshold_p),
             trials=self._trials.n,
             p_global=self._trials.global_p,
             z_global=self._trials.global_z,

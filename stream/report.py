@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from engines.nplm import z_score
 from engines.types import AnyArray
 
-__all__ = ["draw_report", "histogram_counts"]
+__all__ = ["ALARM_COLOUR", "draw_report", "draw_significance", "histogram_counts"]
 
-_INK, _SIGNAL = "#2563eb", "#dc2626"
+_INK, ALARM_COLOUR = "#2563eb", "#dc2626"
 _LATENCY = "nplm_stream_event_latency_seconds"
 
 
@@ -32,13 +32,19 @@ def draw_report(lines: Sequence[dict[str, Any]], alarms: Path, metrics: str, out
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(13, 4.2), layout="constrained")
         significance, plane, latency = figure.subplots(1, 3, width_ratios=(1.6, 1.1, 1.0))
-        _draw_significance(significance, lines)
+        draw_significance(significance, lines)
         _draw_plane(figure, plane, lines, alarms)
         _draw_latency(latency, metrics)
         figure.savefig(output, dpi=130)
 
 
-def _draw_significance(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+def draw_significance(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    """Draw Z of every window, those that alarmed in another colour.
+
+    Args:
+        axes: where to draw.
+        lines: the consumer's results, each with `n_injected`.
+    """
     window = np.array([line["window"] for line in lines])
     z = np.array([line["z_chi2"] for line in lines])
     alarm = np.array([line["alarm"] for line in lines])
@@ -46,20 +52,20 @@ def _draw_significance(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
         window,
         [z_score(line["threshold_p"]) for line in lines],
         where="mid",
-        color=_SIGNAL,
+        color=ALARM_COLOUR,
         linestyle="--",
         linewidth=1,
         label="alarm threshold",
     )
     axes.plot(window, z, color=_INK, linewidth=1)
     axes.scatter(window[~alarm], z[~alarm], color=_INK, zorder=3, label="window")
-    axes.scatter(window[alarm], z[alarm], color=_SIGNAL, zorder=3, label="alarm")
+    axes.scatter(window[alarm], z[alarm], color=ALARM_COLOUR, zorder=3, label="alarm")
     injected = [line["window"] for line in lines if line["n_injected"]]
     if injected:
-        axes.axvspan(injected[0] - 0.5, window[-1] + 0.5, color=_SIGNAL, alpha=0.07, lw=0)
+        axes.axvspan(injected[0] - 0.5, window[-1] + 0.5, color=ALARM_COLOUR, alpha=0.07, lw=0)
         mean = np.mean([line["n_injected"] for line in lines if line["n_injected"]])
         text = f"signal enters:\n{mean:.0f} of {lines[0]['n_events']} events"
-        axes.text(injected[0] - 0.4, axes.get_ylim()[1], text, va="top", color=_SIGNAL)
+        axes.text(injected[0] - 0.4, axes.get_ylim()[1], text, va="top", color=ALARM_COLOUR)
     axes.set(xlabel="window", ylabel="Z (chi-square fitted to the toys)")
     axes.set_title("Significance per window")
     axes.legend(loc="upper left", frameon=False)

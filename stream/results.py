@@ -95,7 +95,7 @@ class Table:
                 f"{'window':>6} {'events':>7} {'t':>8} {'p':>8} {'Z':>7} {'Z chi2':>7} "
                 f"{'1/FAR':>8} {'Z run':>6} {'test':>7}\n"
             )
-        limit = ">=" if result.extrapolated else ""
+        limit = ">=" if result.p <= result.p_resolution else ""
         self._stream.write(
             f"{result.window:>6} {result.n_events:>7} {result.t:>8.1f} {result.p:>8.2g} "
             f"{limit + format(result.z, '.2f'):>7} {result.z_chi2:>7.2f} "
@@ -109,9 +109,14 @@ class Table:
 
 
 def _remark(result: WindowResult) -> str:
-    if result.below_null:
-        return "  ALARM: t below null"
-    return "  ALARM" if result.alarm else ""
+    remarks = []
+    if result.alarm:
+        remarks.append("ALARM: t below null" if result.below_null else "ALARM")
+    if result.n_missing:
+        remarks.append(f"{result.n_missing} messages missing")
+    if not result.converged:
+        remarks.append("not converged")
+    return "  " + ", ".join(remarks) if remarks else ""
 
 
 def duration(seconds: float) -> str:

@@ -22,41 +22,16 @@ from stream.metrics import Metrics
 from stream.monitor import Monitor, TestRunner, WindowResult
 from stream.results import Sink
 from stream.sequence import SequenceTracker
+from stream.sparse_log import SparseLog
 from stream.window import Block, ClosedWindow, Windows
 
-__all__ = ["DEFAULT_LIMITS", "Consumer", "Limits", "Outputs", "SparseLog"]
+__all__ = ["DEFAULT_LIMITS", "Consumer", "Limits", "Outputs"]
 
 _LOG = logging.getLogger(__name__)
 _POLL_MS = 100
 _DRAIN_S = 5.0
-_MAX_CLOCK_AHEAD_S = 5.0
+_MAX_CLOCK_AHEAD_S, _MAX_CLOCK_BEHIND_S = 5.0, 86_400.0
 _RECENT = 500
-
-
-class SparseLog:
-    """Logs each kind of trouble at most once a minute, with how often it came.
-
-    Args:
-        clock: monotonic seconds.
-        every_s: seconds between two lines of a kind.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic, every_s: float = 60.0) -> None:
-        """Start with nothing logged."""
-        self._clock, self._every_s = clock, every_s
-        self._last: dict[str, float] = {}
-        self._held: dict[str, int] = {}
-
-    def warn(self, kind: str, text: str) -> None:
-        """Log, or count for the next line of the kind."""
-        now = self._clock()
-        if now - self._last.get(kind, -np.inf) < self._every_s:
-            self._held[kind] = self._held.get(kind, 0) + 1
-            return
-        held = self._held.pop(kind, 0)
-        more = f" (and {held} more since the last such line)" if held else ""
-        _LOG.warning("%s: %s%s", kind, text, more)
-        self._last[kind] = now
 
 
 @dataclass(frozen=True)
@@ -116,6 +91,7 @@ class Consumer:
         self._sequences, self._sparse_log = SequenceTracker(), SparseLog()
         self._open_sources: set[str] = set()
         self._any_ended = False
+        self._n_unembedded = 0
         self.recent: deque[WindowResult] = deque(maxlen=_RECENT)
         self.n_events = self.n_messages = self.n_rejected = self.n_missing = 0
         self.n_tested = self.n_alarms = self.n_skipped = 0
@@ -139,7 +115,10 @@ class Consumer:
         """Test the windows that wait, then close the outputs."""
         self._runner.close()
         for sink in self._outputs.sinks:
-            sink.close()
+            try:
+                sink.close()
+            except (OSError, zmq.ZMQError) as exc:
+                _LOG.warning("%s did not close cleanly (%s)", type(sink).__name__, exc)
 
     @property
     def n_open(self) -> int:
@@ -152,46 +131,50 @@ class Consumer:
 
     def take(self, received: Sequence[list[bytes]]) -> None:
         """Process messages as they came from the socket."""
-        messages = [m for frames in received if (m := self._accept(frames)) is not None]
-        full = [message for message in messages if len(message)]
-        for message, embeddings in zip(full, self._embed(full), strict=True):
+        accepted = [found for frames in received if (found := self._accept(frames)) is not None]
+        full = [(message, n_missing) for message, n_missing in accepted if len(message)]
+        embedded = self._embed([message for message, _ in full])
+        for (message, n_missing), embeddings in zip(full, embedded, strict=True):
             if embeddings is None:
-                continue
-            self._metrics.events.inc(len(message))
-            self._metrics.latency.observe(max(0.0, (self._now_ns() - message.t_ns) / 1e9))
-            self.n_events += len(message)
-            block = Block(message.source, message.seq, message.t_ns, message.particles, embeddings)
-            self._add(block)
-        self._follow_sources(messages)
+                self._n_unembedded += n_missing + 1
+            else:
+                self._add(message, embeddings, n_missing + self._n_unembedded)
+                self._n_unembedded = 0
+        for message, _ in accepted:
+            self._follow_source(message)
 
-    def _accept(self, frames: list[bytes]) -> Message | None:
+    def _accept(self, frames: list[bytes]) -> tuple[Message, int] | None:
+        """Return the message and how many are missing before it, or None if it is refused."""
         try:
             message = decode_message(frames)
             self._check_clock(message)
-            missing = self._sequences.check(message.source, message.seq)
+            n_missing = self._sequences.check(message.source, message.seq)
         except MessageError as exc:
             self._reject(exc)
             return None
-        if missing:
-            self.n_missing += missing
-            self._metrics.missing.inc(missing)
-            text = f"{missing} messages of source {message.source!r} before {message.seq}"
-            self._sparse_log.warn("missing messages", text)
+        if n_missing:
+            self.n_missing += n_missing
+            self._metrics.missing.inc(n_missing)
+            text = f"{n_missing} messages of source {message.source!r} before {message.seq}"
+            self._sparse_log.log("missing messages", text)
         self.n_messages += 1
         self._metrics.messages.inc()
-        return message
+        return message, n_missing
 
     def _check_clock(self, message: Message) -> None:
-        """Refuse a production time in the future: it would close time windows too early."""
+        """Refuse a production time that cannot be: it would misplace the windows' bounds."""
         ahead_s = (message.t_ns - self._now_ns()) / 1e9
-        if ahead_s > _MAX_CLOCK_AHEAD_S:
-            msg = f"t_ns of source {message.source!r} is {ahead_s:.0f} s ahead; set its clock right"
+        if not -_MAX_CLOCK_BEHIND_S <= ahead_s <= _MAX_CLOCK_AHEAD_S:
+            msg = (
+                f"t_ns of source {message.source!r} must be the time of production, at most a day "
+                f"ago; it is {ahead_s:+.0f} s from now; set its clock right"
+            )
             raise MessageError(Reason.CLOCK, msg)
 
     def _reject(self, exc: MessageError) -> None:
         self.n_rejected += 1
         self._metrics.rejected.labels(exc.reason).inc()
-        self._sparse_log.warn(f"message refused ({exc.reason})", str(exc))
+        self._sparse_log.log(f"message refused ({exc.reason})", str(exc))
 
     def _embed(self, messages: Sequence[Message]) -> list[FloatArray | None]:
         """Embed messages together; if the encoder refuses, alone, refusing only the bad ones."""
@@ -211,24 +194,37 @@ class Consumer:
         ends = np.cumsum([len(message) for message in messages])
         return list(np.split(embeddings, ends[:-1]))
 
-    def _add(self, block: Block) -> None:
-        empty = self._windows.n_empty
+    def _add(self, message: Message, embeddings: FloatArray, n_missing: int) -> None:
+        self._metrics.events.inc(len(message))
+        self._metrics.latency.observe(max(0.0, (self._now_ns() - message.t_ns) / 1e9))
+        self.n_events += len(message)
+        block = Block(
+            source=message.source,
+            seq=message.seq,
+            t_ns=message.t_ns,
+            particles=message.particles,
+            embeddings=embeddings,
+            n_missing=n_missing,
+        )
+        n_empty = self._windows.n_empty
         for window in self._windows.add(block):
             self._runner.submit(window)
-        self._metrics.windows.labels("empty").inc(self._windows.n_empty - empty)
+        if self._windows.n_empty > n_empty:
+            n_empty = self._windows.n_empty - n_empty
+            self._metrics.windows.labels("empty").inc(n_empty)
+            _LOG.warning("%d time windows without any event were not tested", n_empty)
         self._metrics.fill.set(self._windows.n_open)
         self._metrics.fill_ratio.set(self._windows.n_open / self._n_expected)
         self._metrics.waiting.set(self._runner.n_waiting)
 
-    def _follow_sources(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if message.end:
-                self._open_sources.discard(message.source)
-                self._any_ended = True
-                _LOG.info("source %s has ended", message.source)
-            elif message.source not in self._open_sources and len(self._open_sources) < _RECENT:
-                self._open_sources.add(message.source)
-                _LOG.info("source %s has started", message.source)
+    def _follow_source(self, message: Message) -> None:
+        if message.end:
+            self._open_sources.discard(message.source)
+            self._any_ended = True
+            self._sparse_log.log("source ended", message.source, logging.INFO)
+        elif message.source not in self._open_sources and len(self._open_sources) < _RECENT:
+            self._open_sources.add(message.source)
+            self._sparse_log.log("source started", message.source, logging.INFO)
 
     def _examine(self, window: ClosedWindow) -> None:
         try:
@@ -238,17 +234,19 @@ class Consumer:
             raise
         self.n_tested += 1
         self.n_alarms += result.alarm
+        if not result.converged:
+            self._metrics.unconverged.inc()
         if result.alarm and self._outputs.alarms is not None:
             try:
                 kept = write_alarm(self._outputs.alarms, window, test, result.record())
                 _LOG.info("kept the alarm of window %d in %s", window.index, kept)
             except ArtifactError as exc:
-                self._sparse_log.warn("alarm not kept", str(exc))
+                self._sparse_log.log("alarm not kept", str(exc))
         for sink in self._outputs.sinks:
             try:
                 sink.write(result)
             except (OSError, zmq.ZMQError) as exc:
-                self._sparse_log.warn(f"result not written to {type(sink).__name__}", str(exc))
+                self._sparse_log.log(f"result not written to {type(sink).__name__}", str(exc))
         self._metrics.observe_result(result)
         self.recent.append(result)
 
@@ -256,7 +254,7 @@ class Consumer:
         self.n_skipped += 1
         self._metrics.windows.labels("skipped").inc()
         text = f"window {window.index}: windows close faster than tests finish"
-        self._sparse_log.warn("window skipped", text)
+        self._sparse_log.log("window skipped", text)
 
     def snapshot(self, facts: ReferenceFacts, far: str) -> dict[str, object]:
         """Return what the live page shows."""

@@ -19,7 +19,8 @@ def join_truth(
     """Return the results, each with `n_injected`: the true number of signal events in its window.
 
     Args:
-        results: lines of `stream-consumer --results`.
+        results: lines of `stream-consumer --results`; where `n_missing` is not 0, the count
+            includes the signal of messages that were lost or refused on the way.
         log: lines of `stream-producer --log`.
     """
     messages = {(message["source"], message["seq"]): message for message in log}

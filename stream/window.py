@@ -5,7 +5,7 @@ nothing else.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +34,7 @@ class Block:
         particles: (n, 19, 3) float32.
         embeddings: (n, d) float32.
         first: index of the first event within the message.
+        n_missing: messages of the source that went missing just before this one.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Block:
     particles: FloatArray
     embeddings: FloatArray
     first: int = 0
+    n_missing: int = 0
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -49,16 +51,13 @@ class Block:
 
     def split(self, n: int) -> tuple["Block", "Block"]:
         """Return the first n events and the rest."""
-        head = Block(
-            self.source, self.seq, self.t_ns, self.particles[:n], self.embeddings[:n], self.first
-        )
-        tail = Block(
-            self.source,
-            self.seq,
-            self.t_ns,
-            self.particles[n:],
-            self.embeddings[n:],
-            self.first + n,
+        head = replace(self, particles=self.particles[:n], embeddings=self.embeddings[:n])
+        tail = replace(
+            self,
+            particles=self.particles[n:],
+            embeddings=self.embeddings[n:],
+            first=self.first + n,
+            n_missing=0,
         )
         return head, tail
 
@@ -88,6 +87,7 @@ class ClosedWindow:
         particles: (n_data, 19, 3) float32.
         embeddings: (n_data, d) float32.
         spans: its events by source.
+        n_missing: messages known to be missing from it, or just after it.
     """
 
     index: int
@@ -96,6 +96,7 @@ class ClosedWindow:
     particles: FloatArray
     embeddings: FloatArray
     spans: tuple[Span, ...]
+    n_missing: int = 0
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -127,7 +128,9 @@ class _Open:
             self.blocks.append(block)
             self.n_events += len(block)
 
-    def close(self, index: int, bounds_ns: tuple[int, int] | None = None) -> ClosedWindow:
+    def close(
+        self, index: int, bounds_ns: tuple[int, int] | None = None, n_missing: int = 0
+    ) -> ClosedWindow:
         blocks, self.blocks, self.n_events = self.blocks, [], 0
         times = [block.t_ns for block in blocks]
         start, end = bounds_ns or (min(times), max(times))
@@ -138,6 +141,7 @@ class _Open:
             particles=np.concatenate([block.particles for block in blocks]),
             embeddings=np.concatenate([block.embeddings for block in blocks]),
             spans=_spans(blocks),
+            n_missing=n_missing + sum(block.n_missing for block in blocks),
         )
 
 
@@ -190,7 +194,8 @@ class TimeWindows:
 
     A message is placed whole, by its `t_ns`; one that arrives after its window has closed goes
     into the open window. A window closes when a later message arrives, so time without messages
-    delays it; a window in which nothing was produced is counted and not tested.
+    delays it; a window in which nothing was produced is counted and not tested. Messages missing
+    between two windows are charged to both: nobody knows where they belonged.
 
     Args:
         span_ns: length of a window.
@@ -223,7 +228,7 @@ class TimeWindows:
             bounds = (self._start_ns, self._start_ns + self._span_ns)
             self._start_ns += passed * self._span_ns
             if self._open.n_events:
-                yield self._open.close(self._index, bounds)
+                yield self._open.close(self._index, bounds, block.n_missing)
                 passed -= 1
                 self._index += 1
             self._n_empty += passed

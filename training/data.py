@@ -24,6 +24,7 @@ __all__ = [
 
 SAMPLINGS = ("balanced", "cocktail")
 #: Fewer events than this cannot be split into a class to learn and a class to test.
+_MAX_REPEATS = 10.0
 MIN_CLASS_EVENTS = 10
 
 
@@ -159,7 +160,8 @@ class BatchSampler:
 
     Args:
         sampling: `cocktail` visits every event once, in the proportions of the files; `balanced`
-            draws with replacement, every class with the same probability.
+            draws with replacement, every class with the same probability, but none of its events
+            more than about ten times a pass: beyond that a rare class is learned by heart.
         batch_size: events of one batch.
         targets: class index of each event, (n,); None only with `cocktail`.
         n_events: how many events there are.
@@ -191,6 +193,7 @@ class BatchSampler:
             self._by_class = torch.argsort(targets, stable=True)
             self._sizes = torch.bincount(targets)
             self._starts = torch.cumsum(self._sizes, dim=0) - self._sizes
+            self._shares = _balanced_shares(self._sizes)
 
     def __len__(self) -> int:
         """Return the number of batches in one pass."""
@@ -200,10 +203,23 @@ class BatchSampler:
         """Yield the index tensors, (batch_size,), of one pass."""
         n_drawn = len(self) * self._batch_size
         if self._balanced:
-            chosen = torch.randint(len(self._sizes), (n_drawn,), generator=generator)
+            chosen = torch.multinomial(self._shares, n_drawn, True, generator=generator)
             sizes = self._sizes[chosen]
             uniform = torch.rand(n_drawn, generator=generator, dtype=torch.float64)
             drawn = self._by_class[self._starts[chosen] + (uniform * sizes).long()]
         else:
             drawn = torch.randperm(self._n_events, generator=generator)[:n_drawn]
         yield from torch.split(drawn, self._batch_size)
+
+
+def _balanced_shares(sizes: torch.Tensor) -> torch.Tensor:
+    """Return each class's share of the draws: equal, or ten times its natural one if that is less.
+
+    What capped classes give up goes to the others in equal parts, as far as their own caps allow.
+    """
+    caps = _MAX_REPEATS * sizes.double() / sizes.sum()
+    shares = torch.zeros_like(caps)
+    for done, index in enumerate(torch.argsort(caps).tolist()):
+        left = (1.0 - shares.sum()) / (len(caps) - done)
+        shares[index] = torch.minimum(caps[index], left)
+    return shares

@@ -166,6 +166,9 @@ class TransformerEncoder(nn.Module):
 class ProjectionHead(nn.Module):
     """Two linear blocks between the embedding and the loss; dropped after training.
 
+    The second is linear alone: the loss compares directions, which an activation would confine to
+    one corner, as SimCLR's own head leaves its last layer bare (arXiv:2002.05709 Sec. 4.2).
+
     Args:
         dim: number of embedding coordinates d.
         hidden: width of the first block.

@@ -1,6 +1,7 @@
 """Command: events to an encoder, exported as ONNX."""
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_LOG = logging.getLogger(__name__)
+_FEW_EVENTS = 1000
 _DESCRIPTION = """\
 Train an encoder: 19 objects x (pT, eta, phi) in, a few numbers an event out.
 
@@ -98,6 +101,7 @@ def _train(options: argparse.Namespace) -> None:
     scaling = measure_scaling(events.particles[split.train])
     encoder, head = build_encoder(options.arch, options.dim, scaling, options.seed)
     result = fit(encoder, head, events, split, config)
+    _warn(events, split, result, config)
     evaluation = _evaluate(encoder, events, split)
     facts = _facts(options, config, sources, result, evaluation)
     held_out = events.particles[split.validation]
@@ -126,6 +130,24 @@ def _config(options: argparse.Namespace) -> "FitConfig":
         mask_probability=options.mask_probability,
         seed=options.seed,
     )
+
+
+def _warn(events: "EventSet", split: "Split", result: "FitResult", config: "FitConfig") -> None:
+    """Say what makes an encoder poor: rare classes, and weights kept from before it had learned."""
+    if config.loss == "supcon":
+        for label, n_train in events.counts(split.train).items():
+            if n_train < _FEW_EVENTS:
+                _LOG.warning(
+                    "class %s has only %d events to train on; add a file with more of it",
+                    label,
+                    n_train,
+                )
+    if result.best_epoch <= 0.1 * config.epochs:
+        _LOG.warning(
+            "the held-out loss was best at epoch %d, before the learning rate reached its peak: "
+            "the encoder learned little that lasts; add events, above all of rare classes",
+            result.best_epoch,
+        )
 
 
 def _evaluate(encoder: "Encoder", events: "EventSet", split: "Split") -> "LinearEvaluation | None":

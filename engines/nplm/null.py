@@ -89,6 +89,11 @@ class NullDistribution:
         """Return the tail of the fitted chi-square: an extrapolation beyond the toys."""
         return max(float(stats.chi2.sf(t, self.chi2_dof)), _SMALLEST_P)
 
+    def chi2_z_shift(self, t: float, offset: float) -> float:
+        """Return by how much the chi-square's Z is off, either way, if t is off by `offset`."""
+        above, below = self.chi2_p_value(t + offset), self.chi2_p_value(t - offset)
+        return 0.5 * (z_score(above) - z_score(below))
+
     @cached_property
     def chi2_ks_p(self) -> float:
         """KS p-value of the toys against the fitted chi-square.

@@ -80,7 +80,7 @@ class Fit:
     evaluations: int
 
 
-def solve(problem: Problem, *, tolerance: float = 1e-5, max_evaluations: int = 500) -> Fit:
+def solve(problem: Problem, *, tolerance: float = 1e-5, max_evaluations: int = 200) -> Fit:
     """Minimise the loss of every window from a = 0 by L-BFGS.
 
     Args:

@@ -2,8 +2,7 @@
 
 A toy is drawn without replacement, and toys are disjoint until the pool is used up; then it is
 shuffled and cut again, so later toys share events with earlier ones. A finite pool also leaves an
-offset of t common to all toys, (pool - truth) . (truth - reference), which no reshuffling removes:
-`offset_share` estimates its size.
+offset of t common to all toys, which no reshuffling removes: `offset_share` estimates its size.
 """
 
 import math
@@ -15,30 +14,51 @@ from engines.errors import SampleSizeError
 from engines.types import IntArray
 from engines.windows import WindowSpec
 
-__all__ = ["MAX_OFFSET_SHARE", "draw_toys", "events_for_pool", "offset_share"]
+__all__ = [
+    "MAX_OFFSET_SHARE",
+    "draw_toys",
+    "events_for_each",
+    "events_for_pool",
+    "offset_share",
+]
 
 #: A calibration is refused when its offset may exceed this share of the null's spread.
 MAX_OFFSET_SHARE = 0.5
 
 
 def offset_share(n_data: float, n_pool: int, n_ref: int) -> float:
-    """Return the offset's standard deviation over the null's: sqrt(2) n_data / sqrt(n_pool n_ref).
+    """Return the offset's standard deviation over the null's.
 
-    The offset is about 2 sqrt(dof) n_data / sqrt(n_pool n_ref), the spread about sqrt(2 dof).
+        share = n_data sqrt( 2 / (n_pool n_ref) + 1 / n_pool^2 )
+
+    In units of the null's spread, sqrt(2 dof), the first term is the pool's deviation from the
+    truth times the reference's, the second the pool's own deviation squared (its mean is cancelled
+    by drawing without replacement, its fluctuation is not).
 
     >>> round(offset_share(5000, 20000, 20000), 3)
-    0.354
+    0.433
     """
-    return math.sqrt(2.0) * n_data / math.sqrt(n_pool * n_ref)
+    return n_data * math.sqrt(2.0 / (n_pool * n_ref) + 1.0 / n_pool**2)
 
 
 def events_for_pool(n_data: float, n_ref: int, share: float = MAX_OFFSET_SHARE) -> int:
     """Return the least pool that keeps the offset within `share` and holds two windows.
 
     >>> events_for_pool(5000, 20000)
-    10000
+    16181
     """
-    return max(math.ceil(2.0 * n_data**2 / (n_ref * share**2)), math.ceil(2 * n_data))
+    windows = n_data / share
+    least = windows * math.hypot(1.0, windows / n_ref) + windows**2 / n_ref
+    return max(math.ceil(least), math.ceil(2 * n_data))
+
+
+def events_for_each(n_data: float, share: float = MAX_OFFSET_SHARE) -> int:
+    """Return the size at which reference and pool, made equal, keep the offset within `share`.
+
+    >>> offset_share(5000, events_for_each(5000), events_for_each(5000)) <= 0.5
+    True
+    """
+    return math.ceil(math.sqrt(3.0) * n_data / share)
 
 
 def draw_toys(

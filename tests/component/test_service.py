@@ -23,7 +23,8 @@ from stream.message import encode_message
 from stream.metrics import Metrics
 from stream.monitor import Monitor, WindowResult
 from stream.sender import Sender
-from stream.service import Consumer, Outputs, SparseLog
+from stream.service import Consumer, Outputs
+from stream.sparse_log import SparseLog
 from stream.window import CountWindows
 from tests.support import LinearEngine, gaussians, small_artifact
 
@@ -137,6 +138,8 @@ BAD: dict[str, tuple[str, Callable[[int], list[bytes]]]] = {
         good(seq)[0], np.full((PER_MESSAGE, 19, 3), -1, np.float32).tobytes()]),
     "shape": ("shape", lambda seq: changed(good(seq), shape=[PER_MESSAGE, 3, 19])),
     "type": ("wrong-type", lambda seq: changed(good(seq), seq="1")),
+    "clock behind": ("clock", lambda seq: changed(good(seq), t_ns=0)),
+    "leap": ("leap", lambda _: changed(good(0), seq=2**64 - 1)),
     "clock ahead": ("clock", lambda seq: changed(good(seq), t_ns=NOW_NS + 61 * 10**9)),
     "repeated": ("repeated", lambda _: good(0)),
     "encoder": ("embedding", lambda seq: encode_message(
@@ -287,7 +290,7 @@ def test_trouble_is_logged_once_a_minute_with_its_count(caplog: pytest.LogCaptur
     sparse = SparseLog(clock=lambda: next(ticks))
     with caplog.at_level(logging.WARNING):
         for kind in ("nan", "nan", "nan", "other", "nan"):
-            sparse.warn(kind, "a message")
+            sparse.log(kind, "a message")
     assert [record.getMessage() for record in caplog.records] == [
         "nan: a message",
         "other: a message",

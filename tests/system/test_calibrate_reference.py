@@ -78,7 +78,7 @@ def _keep_threads() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--events", f"{SM}@0:3000", "--window", 10_000], "needs at least 61570 background"),
+        (["--events", f"{SM}@0:3000", "--window", 10_000], "needs at least 74284 background"),
         (["--events", SM, "--window", "60s"], "add --rate EVENTS_PER_SECOND"),
         (["--events", SM, "--window", "0"], "must hold from 1 to"),
         (["--events", SM, "--window", "soon"], "a duration must be"),
@@ -86,10 +86,10 @@ def _keep_threads() -> Iterator[None]:
         (["--events", "absent.h5"], "absent.h5 does not exist"),
         (["--events", f"{SM}@20:10"], "START < STOP"),
         (["--events", SM, "--toys", 0], "above zero"),
-        (["--events", SM, "-o", "/absent/folder/d4.ref"], "does not exist"),
+        (["--events", SM, "-o", "/absent/folder/d4.ref"], "No such file or directory"),
         (["--window", 500], "--events"),
         (["--events", f"{SM}@0:9000", "--window", 500, "--n-ref", 1000, "--n-basis", 100,
-          "--centres", 200], "200 distinct events"),
+          "--centres", 200], "at least 200 events"),
         (["--events", f"{SM}@0:9000", "--window", 500, "--n-ref", 1000, "--n-basis", 2000,
           "--sigma-quantile", 2], "quantile must lie between 0 and 1"),
     ],
@@ -104,6 +104,35 @@ def test_bad_input_is_one_sentence(
     assert len(lines) == 1, err
     assert lines[0].startswith("calibrate-reference: ")
     assert text in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["-o", "/proc/x.ref"], "cannot write /proc/x.ref (No such file"),
+        (["-o", "/"], "it is a folder"),
+        (["-o", f"{SM}/x.ref"], "Not a directory"),
+        (["--toys", 1], "toys must be at least 2; got 1"),
+        (["--sigma-quantile", "nan"], "quantile must lie between 0 and 1; got nan"),
+        (["--seed", "-1"], "seed must be a whole number from 0 up; got -1"),
+        (["--lam", "1e300"], "lam must lie between 1e-12 and 1; got 1e+300"),
+        (["--n-basis", 1, "--centres", 1], "at least 2 events"),
+    ],
+)
+@pytest.mark.usefixtures("keep_logging", "_keep_threads")
+def test_bad_options_are_refused_before_any_event_is_embedded(
+    engine: Path,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[object],
+    text: str,
+) -> None:
+    options = ["--engine", engine, "--events", f"{SM}@0:20000", "--window", 500]
+    code, err = run_in_process(capfd, *options, "-o", tmp_path / "x.ref", *arguments)
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert text in err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("keep_logging", "_keep_threads")

@@ -1,5 +1,7 @@
 """From event files to a calibrated reference: how events are split, and which are refused."""
 
+import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -9,9 +11,9 @@ import pytest
 
 from engines.artifact import EngineFacts, SampleFacts
 from engines.calibration import CalibrationConfig, calibrate, choose_sizes, embed_events
-from engines.errors import EventError, MismatchError, SampleSizeError
+from engines.errors import EventError, MismatchError, ParameterError, SampleSizeError
 from engines.events import EventRange
-from engines.nplm import events_for_pool
+from engines.nplm import draw_toys, events_for_pool
 from tests.support import FINGERPRINT, LinearEngine, gaussians, window_spec
 
 CONFIG = CalibrationConfig(window=window_spec("count", 200), n_toys=20, n_basis=500, n_ref=1000)
@@ -48,8 +50,8 @@ def test_wishes_are_kept() -> None:
 @pytest.mark.parametrize("n_data", [1, 7, 1000, 1234, 200_000])
 @pytest.mark.parametrize(
     "wish",
-    [{}, {"n_basis": 500}, {"n_basis": 20_000}, {"n_ref": 3000}, {"n_centres": 30},
-     {"n_basis": 500, "n_ref": 2000}],
+    [{}, {"n_basis": 500, "n_centres": 400}, {"n_basis": 20_000}, {"n_ref": 3000},
+     {"n_centres": 30}, {"n_basis": 500, "n_ref": 2000}],
 )  # fmt: skip
 def test_too_few_events_says_how_many_suffice(n_data: int, wish: dict[str, int]) -> None:
     config = CalibrationConfig(
@@ -69,6 +71,37 @@ def test_too_few_events_says_how_many_suffice(n_data: int, wish: dict[str, int])
     choose_sizes(needed + 12_345, config)
     with pytest.raises(SampleSizeError):
         choose_sizes(int(0.9 * needed), config)
+
+
+def test_basis_smaller_than_its_centres_is_refused() -> None:
+    for n_basis, n_centres in ((99, 100), (1, 1)):
+        small = dataclasses.replace(CONFIG, n_basis=n_basis, n_centres=n_centres)
+        with pytest.raises(SampleSizeError, match=f"basis must hold .* got {n_basis}; raise"):
+            choose_sizes(100_000, small)
+    assert choose_sizes(100_000, dataclasses.replace(CONFIG, n_centres=500)).n_basis == 500
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"n_toys": 1}, {"seed": -1}, {"seed": 2**63}),
+        *({"sigma": sigma} for sigma in (0.0, -1.0, math.nan, math.inf)),
+        *({"lam": lam} for lam in (0.0, -1.0, 1.1, 1e300, math.nan)),
+        *({"sigma_quantile": quantile} for quantile in (0.0, 1.0, math.nan)),
+    ],
+)
+def test_config_refuses_values_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(ParameterError, match=r"must .*; got"):
+        CalibrationConfig(window=CONFIG.window, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sigma", "lam"), [(1e9, 1e-6), (1e5, 1e-6), (1e-9, 1e-6), (1e-300, 1e-6), (1e3, 1.0)]
+)
+def test_null_without_spread_is_refused(events: Path, sigma: float, lam: float) -> None:
+    flat = dataclasses.replace(CONFIG, sigma=sigma, lam=lam)
+    with pytest.raises(ParameterError, match=re.escape(f"with sigma {sigma:g} and lam {lam:g};")):
+        calibrate(LinearEngine(), [EventRange(events)], flat)
 
 
 def test_embeddings_are_the_engines_in_file_order(events: Path) -> None:
@@ -91,6 +124,21 @@ def test_calibration_keeps_the_samples_disjoint_and_says_what_it_did(events: Pat
     centres = (reference.basis.centres * reference.basis.std + reference.basis.mean).numpy()
     distance = np.linalg.norm(centres[:, None] - reference.embeddings[None], axis=2)
     assert distance.min() > 1e-4  # no centre is a reference event
+
+
+def test_toys_come_from_events_of_neither_basis_nor_reference(events: Path) -> None:
+    made = calibrate(LinearEngine(), [EventRange(events)], CONFIG)
+    null, reference = made.null, made.reference
+    rng = np.random.default_rng(CONFIG.seed)
+    embeddings = gaussians(3000, np.random.default_rng(0))[rng.permutation(3000)]
+    basis, wanted, pool = np.split(embeddings, [500, 1500])
+    toys = list(draw_toys(CONFIG.window, 1500, 20, rng))
+    np.testing.assert_allclose(reference.basis.mean, basis.mean(axis=0, dtype=np.float64))
+    np.testing.assert_array_equal(reference.embeddings, wanted)
+    np.testing.assert_array_equal(reference.test_toys(pool, toys), null.t)
+    for first in (0, 500, 1499):
+        overlapping = embeddings[first : first + 1500]
+        assert not np.array_equal(reference.test_toys(overlapping, toys), null.t)
 
 
 def test_same_seed_same_calibration(events: Path) -> None:
@@ -133,7 +181,7 @@ def test_small_pool_is_told(events: Path, caplog: pytest.LogCaptureFixture) -> N
     calibrate(LinearEngine(), [EventRange(events)], config)
     assert "the pool is small" not in caplog.text
     config = CalibrationConfig(
-        window=window_spec("count", 300), n_toys=2, n_basis=500, n_ref=1800, n_centres=20
+        window=window_spec("count", 200), n_toys=2, n_basis=500, n_ref=1800, n_centres=20
     )
     calibrate(LinearEngine(), [EventRange(events)], config)
-    assert "a pool of 1600 events would bring it to 25 %" in caplog.text
+    assert "a pool of 1232 events would bring it to 25 %" in caplog.text

@@ -10,6 +10,7 @@ import pytest
 from engines.errors import ArtifactError, EventError, NplmStreamError, ParameterError
 from engines.event_files import EventFile, EventWriter, read_events, read_labels, write_events
 from engines.events import OBJECT_CLASSES, EventRange, check_events
+from engines.hdf5 import hdf5_errors
 from engines.samples import SIGNALS, sample_path
 from engines.types import FloatArray
 
@@ -84,7 +85,8 @@ def test_labels_round_trip_block_by_block(path: Path, make_events: MakeEvents) -
     np.testing.assert_array_equal(got, labels)
     with EventFile(path) as file:
         assert file.has_labels
-        assert file.attributes == {"generator": "toy"}
+    with h5py.File(path) as stored:
+        assert dict(stored.attrs) == {"generator": "toy"}
 
 
 def test_file_without_labels_has_none(path: Path, make_events: MakeEvents) -> None:
@@ -175,10 +177,24 @@ def words(path: Path) -> None:
         file["Particles"] = np.full((4, 19, 3), b"jet")
 
 
-def fewer_labels(path: Path) -> None:
+def null_events(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["Particles"] = h5py.Empty("f4")
+
+
+def labelled(labels: object) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        write_events(path, np.ones((4, 19, 3), np.float32))
+        with h5py.File(path, "a") as file:
+            file["process"] = labels
+
+    return make
+
+
+def label_group(path: Path) -> None:
     write_events(path, np.ones((4, 19, 3), np.float32))
     with h5py.File(path, "a") as file:
-        file["process"] = np.zeros(3, int)
+        file.create_group("process")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +209,14 @@ def fewer_labels(path: Path) -> None:
         (group, "must hold a dataset 'Particles'"),
         (wrong_shape, r"shape \(n, 19, 3 or 4\); got \(4, 18, 3\)"),
         (words, "must hold numbers"),
-        (fewer_labels, "one integer for each of 4 events"),
+        (null_events, r"shape \(n, 19, 3 or 4\); got None"),
+        (labelled(np.zeros(3, int)), r"one integer for each of 4 events; got .*\(3,\)"),
+        (labelled(np.zeros((2, 2), int)), r"one integer for each of 4 events; got .*\(2, 2\)"),
+        (labelled(np.zeros((1, 4), int)), "one integer for each of 4 events"),
+        (labelled(h5py.Empty("i4")), "one integer for each of 4 events"),
+        (labelled([b"qcd"] * 4), "one integer for each of 4 events"),
+        (labelled(["qcd"] * 4), "one integer for each of 4 events"),
+        (label_group, "one integer for each of 4 events; got .*group"),
     ],
 )
 def test_wrong_file_is_named(path: Path, make: Callable[[Path], None], text: str) -> None:
@@ -202,6 +225,68 @@ def test_wrong_file_is_named(path: Path, make: Callable[[Path], None], text: str
         EventFile(path)
     assert "events.h5" in str(caught.value)
     assert isinstance(caught.value, (ArtifactError, EventError))
+
+
+def test_folder_that_may_not_be_entered_is_one_sentence(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(ArtifactError, match=r"HDF5 file \(Permission denied\)"):
+        EventFile(path)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, -np.inf, 1e19, 2**63])
+def test_label_that_is_no_integer_is_named(path: Path, value: float) -> None:
+    labels = np.array([1, 2, value, 4])
+    labelled(labels)(path)
+    with pytest.raises(EventError, match=r"whole numbers of 64 bits; event 2 has"):
+        read_labels(f"{path}@1:")
+    assert len(read_events(path)) == 4
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint64", "float16", "float64"])
+def test_labels_are_whole_numbers_of_any_type(path: Path, dtype: str) -> None:
+    labelled(np.array([0, 3, 1, 40], dtype))(path)
+    got = read_labels(path)
+    assert got is not None
+    assert got.dtype == np.int64
+    assert got.tolist() == [0, 3, 1, 40]
+
+
+def read_some(path: Path) -> None:
+    with EventFile(path) as file:
+        assert file.has_labels in (True, False)
+        assert len(file.content_id) == 64
+        stop = min(100, len(file))
+        file.read(0, stop)
+        file.labels(0, stop)
+
+
+def test_flipped_bytes_are_one_sentence_or_nothing(path: Path) -> None:
+    whole = sample_path("A4l").read_bytes()
+    rng = np.random.default_rng(0)
+    refusals = []
+    for place, value in zip(rng.integers(6000, size=600), rng.integers(256, size=600), strict=True):
+        damaged = bytearray(whole)
+        damaged[place] = value
+        path.write_bytes(damaged)
+        try:
+            read_some(path)
+        except NplmStreamError as exc:
+            refusals.append(str(exc))
+    assert len(refusals) > 30
+    assert not [text for text in refusals if "\n" in text]
+
+
+@pytest.mark.parametrize(
+    "raised", [KeyError("a"), RuntimeError("a"), OSError("a"), ValueError("a"), TypeError("a")]
+)
+def test_whatever_h5py_raises_names_the_file(path: Path, raised: Exception) -> None:
+    with pytest.raises(ArtifactError, match=r"events\.h5 is damaged \(a\)"), hdf5_errors(path):
+        raise raised
 
 
 def test_damaged_events_are_named(path: Path) -> None:
@@ -294,6 +379,11 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> Non
 )
 def test_range_is_read(text: str, expected: EventRange) -> None:
     assert EventRange.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a.h5", "a.h5@10:20", "a.h5@10:", "a.h5@0:20", "a@b/c.h5@1:2"])
+def test_range_is_written_as_it_is_read(text: str) -> None:
+    assert str(EventRange.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["a.h5@5:5", "a.h5@6:5", "a.h5@x:5", "a.h5@-1:5", "a.h5@1:²"])

@@ -243,3 +243,16 @@ def test_tracker_forgets_the_source_silent_for_longest() -> None:
     assert tracker.check("b", 0) == 0
     with pytest.raises(MessageError):
         tracker.check("c", 0)
+
+
+def test_leap_is_refused_until_the_next_message_confirms_it() -> None:
+    tracker = SequenceTracker()
+    assert tracker.check("detector", 5) == 0
+    with pytest.raises(MessageError) as caught:
+        tracker.check("detector", 2**64 - 1)
+    assert caught.value.reason == "leap"
+    assert tracker.check("detector", 6) == 0
+    with pytest.raises(MessageError):
+        tracker.check("detector", 5_000_000)
+    assert tracker.check("detector", 5_000_001) == 5_000_001 - 7
+    assert tracker.check("detector", 5_000_002) == 0

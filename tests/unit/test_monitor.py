@@ -5,13 +5,13 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import pytest
 
-from engines.nplm import CachedReference, NullDistribution, WindowTest
+from engines.nplm import CachedReference, NullDistribution, WindowTest, z_score
 from engines.reference_file import ReferenceArtifact, ReferenceFacts
 from engines.types import FloatArray
 from stream.alarms import FalseAlarmRate
@@ -94,6 +94,29 @@ def test_window_in_one_narrow_spot_does_not_pass_as_null() -> None:
     spot = np.random.default_rng(3).normal(size=(2000, 4)) * 0.01 + np.array([0.3, 0.2, 0.1, 0])
     result, _ = Monitor(artifact, HOURLY).examine(closed_window(spot.astype(np.float32)))
     assert result.alarm
+
+
+def test_time_window_with_missing_messages_is_no_alarm_and_no_trial() -> None:
+    count, time = scripted(), scripted()
+    time = replace(time, facts=replace(time.facts, window=window_spec("time", 3)))
+    holed = replace(window(1000.0), n_missing=2)
+    result, _ = Monitor(count, HOURLY).examine(holed)
+    assert (result.complete, result.alarm, result.trials, result.n_missing) == (True, True, 1, 2)
+    result, _ = Monitor(time, HOURLY).examine(holed)
+    assert (result.complete, result.alarm, result.trials) == (False, False, 0)
+    assert result.p_global == 1.0
+    assert result.z_global < 0
+    whole, _ = Monitor(time, HOURLY).examine(window(1000.0))
+    assert (whole.complete, whole.alarm) == (True, True)
+
+
+def test_z_carries_the_offset_of_the_finite_pool() -> None:
+    artifact = scripted()
+    null, offset = artifact.null, artifact.facts.offset_share * artifact.null.std
+    result, _ = Monitor(artifact, HOURLY).examine(window(80.0))
+    up, down = (z_score(null.chi2_p_value(80.0 + s * offset)) for s in (1, -1))
+    assert result.z_systematic == pytest.approx((up - down) / 2)
+    assert 0.1 < result.z_systematic < 1
 
 
 def test_toys_alone_alarm_only_where_their_resolution_allows() -> None:

@@ -152,4 +152,4 @@ def test_calibration_in_one_sentence(artifact: ReferenceArtifact) -> None:
     text = artifact.facts.calibration
     assert text.startswith("99 toys of 200 events from a pool of 4000 background events")
     assert "each event used about 5.0 times" in text
-    assert "offset of the finite pool about 10 %" in text
+    assert "offset of the finite pool about 11 %" in text

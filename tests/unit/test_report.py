@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from stream.metrics import Metrics
-from stream.report import draw_report, histogram_counts
+from stream.report import ALARM_COLOUR, draw_report, draw_significance, histogram_counts
 
 
 def exposition() -> str:
@@ -25,11 +28,26 @@ def test_histogram_counts_are_per_bucket() -> None:
     assert filled == {0.002: 2, 0.05: 1, np.inf: 1}
 
 
+def result(window: int, z: float, *, alarm: bool) -> dict[str, object]:
+    line = {"window": window, "z_chi2": z, "alarm": alarm, "threshold_p": 1e-6, "t": 1.0}
+    return line | {"n_injected": window, "n_events": 10, "run": "r"}
+
+
+def test_windows_that_alarm_are_drawn_in_the_alarm_colour() -> None:
+    axes = Figure().subplots()
+    heights = (0.1, 6.0, -0.5, 7.0)
+    draw_significance(axes, [result(i, z, alarm=z > 5) for i, z in enumerate(heights)])
+    drawn = {
+        (float(x), float(z)): to_hex(np.asarray(points.get_facecolor())[0])
+        for points in axes.collections
+        if isinstance(points, PathCollection)
+        for x, z in np.asarray(points.get_offsets())
+    }
+    assert {place for place, colour in drawn.items() if colour == ALARM_COLOUR} == {(1, 6), (3, 7)}
+    assert set(drawn) == set(enumerate(heights))
+
+
 def test_report_without_an_alarm_is_a_png(tmp_path: Path) -> None:
-    lines = [
-        {"window": i, "z_chi2": z, "alarm": False, "threshold_p": 1e-6, "n_injected": i, "t": 1.0}
-        | {"n_events": 10, "run": "r"}
-        for i, z in enumerate((0.1, -0.5))
-    ]
+    lines = [result(i, z, alarm=False) for i, z in enumerate((0.1, -0.5))]
     draw_report(lines, tmp_path, exposition(), tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -36,8 +36,9 @@ def test_duration(seconds: float, text: str) -> None:
 def test_table_marks_limits_and_alarms(result: WindowResult) -> None:
     stream = io.StringIO()
     table = Table(stream)
-    table.write(replace(result, alarm=False, extrapolated=False, z=1.234))
-    table.write(replace(result, alarm=True, extrapolated=True, z=2.345, inverse_far_s=7200.0))
+    table.write(replace(result, alarm=False, z=1.234))
+    at_limit = replace(result, p=result.p_resolution, z=2.345)
+    table.write(replace(at_limit, alarm=True, inverse_far_s=7200.0))
     table.close()
     head, plain, alarm = stream.getvalue().splitlines()
     assert head.split()[:3] == ["window", "events", "t"]
@@ -46,6 +47,16 @@ def test_table_marks_limits_and_alarms(result: WindowResult) -> None:
     assert ">=2.35" in alarm or ">=2.34" in alarm
     assert " 2.0h " in alarm
     assert alarm.endswith("ALARM")
+
+
+def test_table_says_what_is_wrong_with_a_window(result: WindowResult) -> None:
+    stream = io.StringIO()
+    table = Table(stream)
+    table.write(replace(result, n_missing=3, converged=False))
+    table.write(replace(result, below_null=True, alarm=True))
+    _, wanting, below = stream.getvalue().splitlines()
+    assert wanting.endswith("  3 messages missing, not converged")
+    assert below.endswith("  ALARM: t below null")
 
 
 def test_table_keeps_its_columns(result: WindowResult) -> None:

@@ -109,12 +109,12 @@ def test_scaling_is_measured_on_present_objects_of_a_kind() -> None:
 
 
 def test_balanced_batches_hold_every_class_equally() -> None:
-    targets = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
+    targets = torch.tensor([0] * 8000 + [1] * 1500 + [2] * 500)
     sampler = BatchSampler("balanced", 500, targets, 10_000)
     drawn = torch.cat(list(sampler.batches(torch.Generator().manual_seed(0))))
     share = torch.bincount(targets[drawn]) / len(drawn)
     assert share.tolist() == pytest.approx([1 / 3] * 3, abs=5 * np.sqrt(2 / 9 / 10_000))
-    assert len(torch.unique(drawn[targets[drawn] == 2])) == 100
+    assert len(torch.unique(drawn[targets[drawn] == 2])) == 500
 
 
 def test_cocktail_batches_visit_each_event_at_most_once() -> None:
@@ -132,3 +132,12 @@ def test_sampler_refuses_what_it_cannot_draw() -> None:
         BatchSampler("balanced", 10, None, 100)
     with pytest.raises(SampleSizeError, match="lower --batch-size"):
         BatchSampler("cocktail", 101, None, 100)
+
+
+def test_rare_class_is_repeated_ten_times_at_most() -> None:
+    targets = torch.tensor([0] * 9000 + [1] * 980 + [2] * 20)
+    sampler = BatchSampler("balanced", 500, targets, 10_000)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([b for _ in range(5) for b in sampler.batches(generator)])
+    share = (torch.bincount(targets[drawn]) / len(drawn)).tolist()
+    assert share == pytest.approx([0.49, 0.49, 0.02], abs=5 * np.sqrt(0.25 / 50_000))

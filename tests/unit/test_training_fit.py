@@ -69,6 +69,22 @@ def test_supervised_embedding_separates_the_classes() -> None:
     assert score.majority == 0.5
 
 
+def test_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([0.5, 0.1, 0.9, 0.1])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(_self: object, model: torch.nn.Sequential) -> float:
+        seen.append({name: value.clone() for name, value in model[0].state_dict().items()})
+        return next(losses)
+
+    monkeypatch.setattr("training.fit._Part.mean_loss", validate)
+    encoder, result, _ = train(FitConfig(epochs=4, batch_size=50), two_classes())
+    assert (result.best_epoch, result.validation_loss) == (2, 0.1)
+    kept = encoder.state_dict()
+    same = [all(torch.equal(kept[name], state[name]) for name in kept) for state in seen]
+    assert same == [False, True, False, False]
+
+
 def test_a_loss_that_is_not_finite_stops_training() -> None:
     with pytest.raises(TrainingError, match="lower --lr") as caught:
         train(FitConfig(epochs=2, batch_size=50, temperature=1e-44), two_classes())

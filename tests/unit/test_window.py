@@ -1,5 +1,7 @@
 """Cutting the stream: the cases that a property does not name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,18 @@ def test_spec_chooses_the_windowing(spec: WindowSpec, kind: type) -> None:
     closed = list(windows.add(block("a", 0, 0, np.arange(100))))
     assert len(closed) == (spec.mode == "count")
     assert len(list(windows.add(block("a", 1, S // 2, np.arange(1))))) == (spec.mode == "time")
+
+
+def test_missing_messages_are_charged_to_every_window_they_may_belong_to() -> None:
+    count = CountWindows(4)
+    late = replace(block("a", 3, 0, np.arange(6)), n_missing=2)
+    list(count.add(block("a", 0, 0, np.arange(1))))
+    (first,) = count.add(late)
+    (second,) = count.add(block("a", 4, 0, np.arange(1)))
+    assert (first.n_missing, second.n_missing) == (2, 0)
+    time = TimeWindows(S)
+    list(time.add(block("a", 0, 0, np.arange(3))))
+    (before,) = time.add(replace(block("a", 3, S, np.arange(3)), n_missing=2))
+    (after,) = time.add(block("a", 4, 2 * S, np.arange(3)))
+    (whole,) = time.add(block("a", 5, 3 * S, np.arange(3)))
+    assert [w.n_missing for w in (before, after, whole)] == [2, 2, 0]
