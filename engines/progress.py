@@ -2,14 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TextIO, TypeVar
+from collections.abc import Callable
+from typing import TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "progress"]
-
-T = TypeVar("T")
+__all__ = ["Progress"]
 
 
 class Progress:
@@ -62,14 +60,3 @@ class Progress:
         """End the bar."""
         if self._bar is not None:
             self._bar.close()
-
-
-def progress(items: Iterable[T], total: int, title: str) -> Iterator[T]:
-    """Yield the items, showing how many of `total` have passed."""
-    shown = Progress(total, title)
-    try:
-        for item in items:
-            yield item
-            shown.advance()
-    finally:
-        shown.close()

@@ -14,6 +14,8 @@ def statistic_from_log_ratio(
 ) -> torch.Tensor:
     """Return t = 2 [ sum_data f - w sum_ref (e^f - 1) ].
 
+    It is a sum over events, so the values of blocks of events add up to that of all.
+
     Args:
         f_data: (n_data, ...) log density ratio of the data events.
         f_ref: (n_ref, ...) log density ratio of the reference events.
@@ -38,7 +40,9 @@ def window_statistics(problem: Problem, fit: Fit) -> torch.Tensor:
     a = fit.a.T
     t = torch.zeros(a.shape[1], dtype=torch.float64, device=a.device)
     for psi in torch.split(problem.psi_ref, _BLOCK):
-        t -= 2.0 * problem.weight * log_ratio(psi, a).expm1().sum(dim=0)
-    for window in range(a.shape[1]):
-        t[window] += 2.0 * log_ratio(problem.psi_data[window], a[:, window]).sum()
+        f_ref = log_ratio(psi, a)
+        t += statistic_from_log_ratio(f_ref[:0], f_ref, problem.weight)
+    for window, psi in enumerate(problem.psi_data):
+        f_data = log_ratio(psi, a[:, window])
+        t[window] += statistic_from_log_ratio(f_data, f_data[:0], problem.weight)
     return t
