@@ -6,11 +6,13 @@
     │   └── MismatchError                  two artefacts that do not belong together
     ├── EngineError (ValueError)           an encoder given what it cannot embed
     │   └── EngineUnavailableError         an encoder this machine cannot run
+    ├── MissingPackageError (ImportError)  an optional package that is not installed
     ├── SampleSizeError (ValueError)       too few events for what was asked
     ├── ParameterError (ValueError)        an option or argument out of its range
     ├── MessageError (ValueError)          a message that breaks the wire format
     ├── EndpointError (OSError)            a socket or port that cannot be had
     ├── TrainingError (RuntimeError)       a training that did not converge
+    ├── WorkerError (RuntimeError)         a process that ran toys and was lost
     └── ParityError (RuntimeError)         an exported encoder that differs from the trained one
 
 Each is also a builtin, so that code which knows nothing of this package can catch it. `exit_code`
@@ -25,11 +27,13 @@ __all__ = [
     "EventError",
     "MessageError",
     "MismatchError",
+    "MissingPackageError",
     "NplmStreamError",
     "ParameterError",
     "ParityError",
     "SampleSizeError",
     "TrainingError",
+    "WorkerError",
 ]
 
 
@@ -57,6 +61,10 @@ class EngineError(NplmStreamError, ValueError):
 
 class EngineUnavailableError(EngineError):
     """An encoder that this machine cannot run."""
+
+
+class MissingPackageError(NplmStreamError, ImportError):
+    """An optional package that is not installed."""
 
 
 class SampleSizeError(NplmStreamError, ValueError):
@@ -87,6 +95,12 @@ class EndpointError(NplmStreamError, OSError):
 
 class TrainingError(NplmStreamError, RuntimeError):
     """A training that did not converge."""
+
+    exit_code = 1
+
+
+class WorkerError(NplmStreamError, RuntimeError):
+    """A process that ran toys and was lost."""
 
     exit_code = 1
 

@@ -1,7 +1,7 @@
 """The NPLM test: are these data the null, without knowing what else they might be?
 
-Read in this order: kernel, basis, solver, statistic, reference, toys, null. Conventions, the same
-everywhere:
+Read in this order: kernel, basis, losses, sums, solver, statistic, problems, reference, toys,
+null, min_p, relabel. Conventions, the same everywhere:
 
     k(x, c) = exp(-|x - c|^2 / 2 sigma^2)              Gaussian kernel
     f(x) = sum_m alpha_m k(x, c_m)                     log density ratio, data over reference
@@ -14,25 +14,36 @@ everywhere:
 Three disjoint samples of background are needed, none of them seen by the encoder's training:
 `basis` (standardisation, sigma, centres, projector), `reference`, and the calibration `pool`.
 
-Sources: arXiv:1806.02350 (the idea), 2204.02317 (kernel version), 2305.14137, 2502.15926 (on
-contrastive embeddings).
+Sources: arXiv:1806.02350 (the idea, the likelihood loss), 2204.02317 (kernel version), 2305.14137,
+2408.12296 (several widths), 2502.15926 (on contrastive embeddings).
 """
 
-from engines.nplm.basis import Basis, BasisConfig, build_basis
-from engines.nplm.null import NullDistribution, z_score
-from engines.nplm.reference import CachedReference, WindowTest, use_threads
+from engines.nplm.basis import Basis, BasisConfig, Width, build_basis
+from engines.nplm.losses import Loss
+from engines.nplm.min_p import Judgement, WidthNulls
+from engines.nplm.null import NullDistribution, Tail, z_score
+from engines.nplm.reference import CachedReference, Features, WindowTest
+from engines.nplm.relabel import Relabelling
+from engines.nplm.threads import check_device
 from engines.nplm.toys import draw_toys, events_for_pool, offset_share
 
 __all__ = [
     "Basis",
     "BasisConfig",
     "CachedReference",
+    "Features",
+    "Judgement",
+    "Loss",
     "NullDistribution",
+    "Relabelling",
+    "Tail",
+    "Width",
+    "WidthNulls",
     "WindowTest",
     "build_basis",
+    "check_device",
     "draw_toys",
     "events_for_pool",
     "offset_share",
-    "use_threads",
     "z_score",
 ]

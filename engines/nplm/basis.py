@@ -10,19 +10,23 @@ Hessian of the loss under the null is the identity and the ridge is diagonal:
     ridge_k = lam n / (g_k + lam n)        n = n_ref + N(R)
 
 Few directions survive the cut (about 200 of 1000), and a fit takes a handful of gradient steps.
+Several kernel widths share standardisation, centres and distances; each has its own psi, and these
+stand side by side as columns of one matrix.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import torch
 
 from engines.errors import ParameterError, SampleSizeError
-from engines.nplm.kernel import gaussian_kernel, kernel_width
+from engines.nplm.kernel import gaussian_kernel, half_squared_distances, kernel_widths
 
-__all__ = ["Basis", "BasisConfig", "build_basis"]
+__all__ = ["Basis", "BasisConfig", "Width", "build_basis"]
 
-_BLOCK = 16_384
+_BLOCK = 4_096
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,9 @@ class BasisConfig:
         n_centres: Nystrom centres, drawn from the basis sample.
         n_ref: events of the reference sample.
         n_expected: expected events of a window under the null, N(R).
-        lam: ridge parameter.
-        sigma: kernel width in standardised units; None takes the quantile below.
-        sigma_quantile: quantile of the pairwise distances used as width.
+        lam: ridge parameter, from 1e-12 to 1.
+        sigmas: kernel widths in standardised units; None takes the quantiles below.
+        sigma_quantiles: quantiles of the pairwise distances used as widths.
         jitter: eps above; 1e-13 is what float64 Falkon adds.
         cut: directions with g below cut x lam n are dropped.
         seed: of the choice of centres.
@@ -45,25 +49,34 @@ class BasisConfig:
     n_ref: int
     n_expected: float
     lam: float = 1e-6
-    sigma: float | None = None
-    sigma_quantile: float = 0.9
+    sigmas: tuple[float, ...] | None = None
+    sigma_quantiles: tuple[float, ...] = (0.9,)
     jitter: float = 1e-13
     cut: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Refuse values out of range.
+
+        Raises:
+            ParameterError: if a value is out of its range.
+        """
         positive = {
             "n_centres": self.n_centres,
             "n_ref": self.n_ref,
             "n_expected": self.n_expected,
-            "lam": self.lam,
-            "sigma": 1.0 if self.sigma is None else self.sigma,
+            **{f"sigma {sigma:g}": sigma for sigma in self.sigmas or ()},
         }
         for name, value in positive.items():
             if not (value > 0 and math.isfinite(value)):
                 msg = f"{name} must be a finite number above zero; got {value}"
                 raise ParameterError(msg)
+        if self.sigmas is not None and not self.sigmas:
+            msg = "sigmas must hold at least one width; got none; leave them out for the quantiles"
+            raise ParameterError(msg)
+        if not 1e-12 <= self.lam <= 1:
+            msg = f"lam must lie between 1e-12 and 1; got {self.lam}"
+            raise ParameterError(msg)
 
     @property
     def weight(self) -> float:
@@ -77,54 +90,91 @@ class BasisConfig:
 
 
 @dataclass(frozen=True)
-class Basis:
-    """The fixed map from an embedding to whitened features.
+class Width:
+    """The coordinates of one kernel width.
 
     Attributes:
-        mean, std: (d,) standardisation, float64.
         sigma: kernel width in standardised units.
-        centres: (n_centres, d) standardised, float64.
         projector: (n_centres, r) from kernel values to psi, float64.
         ridge: (r,) diagonal of the penalty, float64.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
     sigma: float
-    centres: torch.Tensor
     projector: torch.Tensor
     ridge: torch.Tensor
 
     @property
     def rank(self) -> int:
         """Number of coordinates r."""
-        return int(self.projector.shape[1])
+        return len(self.ridge)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The fixed map from an embedding to whitened features.
+
+    Attributes:
+        mean, std: (d,) standardisation, float64.
+        centres: (n_centres, d) standardised, float64.
+        widths: the kernel widths, rising.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    centres: torch.Tensor
+    widths: tuple[Width, ...]
+
+    @property
+    def rank(self) -> int:
+        """Number of coordinates of all widths together."""
+        return sum(width.rank for width in self.widths)
+
+    @property
+    def columns(self) -> tuple[slice, ...]:
+        """Which columns of the features belong to which width."""
+        edges = accumulate((width.rank for width in self.widths), initial=0)
+        return tuple(slice(first, stop) for first, stop in pairwise(edges))
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The kernel widths."""
+        return tuple(width.sigma for width in self.widths)
 
     @property
     def dim(self) -> int:
         """Number of embedding coordinates d."""
-        return int(self.mean.shape[0])
+        return len(self.mean)
 
-    def features(self, embeddings: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return psi of embeddings, (n, r).
+    def to(self, device: str | torch.device) -> "Basis":
+        """Return the basis on a device."""
+        widths = tuple(
+            replace(width, projector=width.projector.to(device), ridge=width.ridge.to(device))
+            for width in self.widths
+        )
+        return Basis(self.mean.to(device), self.std.to(device), self.centres.to(device), widths)
+
+    def fill_features(self, embeddings: torch.Tensor, out: torch.Tensor) -> None:
+        """Write psi of embeddings, (n, d), into `out`, (n, rank).
 
         Kernel values and projection are computed in float64, blockwise; only the result is stored
-        as `dtype`. In float32 the small eigenvalues would turn rounding into signal.
-
-        Args:
-            embeddings: (n, d) as the engine gives them.
-            dtype: how to store the result.
+        in the dtype of `out`. In float32 the small eigenvalues would turn rounding into signal.
         """
-        psi = torch.empty((len(embeddings), self.rank), dtype=dtype, device=self.mean.device)
         for first in range(0, len(embeddings), _BLOCK):
             block = embeddings[first : first + _BLOCK].to(self.mean.device, torch.float64)
-            kernel = gaussian_kernel((block - self.mean) / self.std, self.centres, self.sigma)
-            psi[first : first + len(block)] = kernel @ self.projector
-        return psi
+            exponent = half_squared_distances((block - self.mean) / self.std, self.centres)
+            for width, columns in zip(self.widths, self.columns, strict=True):
+                kernel = (exponent / width.sigma**2).exp_()
+                out[first : first + len(block), columns] = kernel @ width.projector
+
+    def features(self, embeddings: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return psi of embeddings, (n, rank), stored as `dtype`."""
+        out = torch.empty((len(embeddings), self.rank), dtype=dtype, device=self.mean.device)
+        self.fill_features(embeddings, out)
+        return out
 
 
 def build_basis(embeddings: torch.Tensor, config: BasisConfig) -> Basis:
-    """Choose standardisation, width and centres, and whiten.
+    """Choose standardisation, widths and centres, and whiten.
 
     Args:
         embeddings: (n, d) of the basis sample: background that serves for nothing else, so that
@@ -137,16 +187,17 @@ def build_basis(embeddings: torch.Tensor, config: BasisConfig) -> Basis:
     """
     x = embeddings.double()
     mean, std = x.mean(dim=0), x.std(dim=0)
-    if bool((std == 0).any()) or not bool(std.isfinite().all()):
-        bad = (~(std > 0)).nonzero().flatten().tolist()
+    # Rounding leaves a constant column a spread of about 1e-16 of its value.
+    varies = std > 1e-12 * mean.abs()
+    if not bool(varies.all()):
+        bad = (~varies).nonzero().flatten().tolist()
         msg = f"each embedding coordinate must vary in the basis sample; constant are {bad}"
         raise ParameterError(msg)
     generator = torch.Generator().manual_seed(config.seed)
     x = ((x - mean) / std)[torch.randperm(len(x), generator=generator)]
-    sigma = config.sigma or kernel_width(x, config.sigma_quantile)
+    sigmas = config.sigmas or kernel_widths(x, config.sigma_quantiles)
     centres = _choose_centres(x, config.n_centres, config.seed)
-    projector, ridge = _whiten(x, centres, sigma, config)
-    return Basis(mean, std, sigma, centres, projector, ridge)
+    return Basis(mean, std, centres, _whiten(x, centres, sorted(set(sigmas)), config))
 
 
 def _choose_centres(x: torch.Tensor, n_centres: int, seed: int) -> torch.Tensor:
@@ -164,17 +215,31 @@ def _choose_centres(x: torch.Tensor, n_centres: int, seed: int) -> torch.Tensor:
 
 
 def _whiten(
-    x: torch.Tensor, centres: torch.Tensor, sigma: float, config: BasisConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    eigenvalues, vectors = torch.linalg.eigh(gaussian_kernel(centres, centres, sigma))
-    penalty = eigenvalues.clamp(min=0.0) + config.jitter * len(centres)
-    to_phi = vectors / penalty.sqrt()
-    hessian = torch.zeros((len(centres), len(centres)), dtype=torch.float64, device=x.device)
+    x: torch.Tensor, centres: torch.Tensor, sigmas: Sequence[float], config: BasisConfig
+) -> tuple[Width, ...]:
+    to_phi = [_orthonormal(centres, sigma, config.jitter) for sigma in sigmas]
+    hessians = torch.zeros((len(sigmas), len(centres), len(centres)), dtype=torch.float64)
     for block in torch.split(x, _BLOCK):
-        phi = gaussian_kernel(block, centres, sigma) @ to_phi
-        hessian += phi.T @ phi
-    hessian *= 0.5 * config.n_expected / len(x)
+        exponent = half_squared_distances(block, centres)
+        for index, (sigma, rotation) in enumerate(zip(sigmas, to_phi, strict=True)):
+            phi = (exponent / sigma**2).exp_() @ rotation
+            hessians[index] += phi.T @ phi
+    hessians *= 0.5 * config.n_expected / len(x)
+    return tuple(map(_truncate, sigmas, to_phi, hessians, [config] * len(sigmas)))
+
+
+def _orthonormal(centres: torch.Tensor, sigma: float, jitter: float) -> torch.Tensor:
+    """Return the map from kernel values to phi."""
+    eigenvalues, vectors = torch.linalg.eigh(gaussian_kernel(centres, centres, sigma))
+    to_phi: torch.Tensor = vectors / (eigenvalues.clamp(min=0.0) + jitter * len(centres)).sqrt()
+    return to_phi
+
+
+def _truncate(
+    sigma: float, to_phi: torch.Tensor, hessian: torch.Tensor, config: BasisConfig
+) -> Width:
     curvature, rotation = torch.linalg.eigh(hessian)
     kept = curvature > config.cut * config.ridge_scale
     total = curvature[kept] + config.ridge_scale
-    return to_phi @ (rotation[:, kept] / total.sqrt()), config.ridge_scale / total
+    projector = to_phi @ (rotation[:, kept] / total.sqrt())
+    return Width(float(sigma), projector, config.ridge_scale / total)

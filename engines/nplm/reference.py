@@ -1,26 +1,32 @@
-"""The cached reference: everything about the null that can be prepared before data arrive."""
+"""A reference sample made ready: all of the null that can be prepared before data arrive."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
 
 from engines.errors import EngineError, SampleSizeError
 from engines.nplm.basis import Basis, BasisConfig, build_basis
-from engines.nplm.solver import Problem, solve
+from engines.nplm.gather import gather, gathered_sums
+from engines.nplm.losses import Loss
+from engines.nplm.problems import PreparedReference
+from engines.nplm.relabel import Relabelling, relabel
+from engines.nplm.solver import Fit, Problem, solve
 from engines.nplm.statistic import log_ratio, window_statistics
+from engines.nplm.sums import feature_sums
+from engines.nplm.threads import Threads
 from engines.types import Float64Array, FloatArray, IntArray
 
-__all__ = ["CachedReference", "WindowTest", "use_threads"]
+__all__ = ["CachedReference", "Features", "WindowTest"]
 
-_BATCH_BYTES = 256 * 2**20
+#: psi of events, (n, rank): rows can be counted and sliced; a tensor to this package only.
+Features = torch.Tensor
 
-
-def use_threads(n_threads: int) -> None:
-    """Let the fits of this process use so many CPU threads."""
-    torch.set_num_threads(n_threads)
+_ROWS = 16_384
+_BATCH_BYTES, _LARGEST_BATCH = 2**29, 64
 
 
 @dataclass(frozen=True)
@@ -28,13 +34,15 @@ class WindowTest:
     """The result of one test.
 
     Attributes:
-        t: the test statistic.
-        f: (n_data,) fitted log density ratio of each event: large where data exceed the null.
-        gradient_squared: what the solver stopped at; above its tolerance, t did not converge.
-        evaluations: gradient evaluations used.
+        t: (n_widths,) the test statistic of each kernel width.
+        f: (n_widths, n_data) fitted log density ratio of each event: large where data exceed the
+            null.
+        gradient_squared: what the solver stopped at, of the worst width; above its tolerance, t
+            did not converge.
+        evaluations: passes over the reference, of all widths together.
     """
 
-    t: float
+    t: Float64Array
     f: Float64Array
     gradient_squared: float
     evaluations: int
@@ -44,11 +52,15 @@ class CachedReference:
     """A reference sample in whitened features, ready to be compared with windows.
 
     Args:
-        basis: the whitened coordinates.
+        basis: the whitened coordinates of every kernel width.
         embeddings: (n_ref, d) float32 reference sample, disjoint from the basis sample.
         n_expected: events expected in a window under the null, N(R).
+        loss: what a fit minimises.
         device: where the features live and the fits run.
-        dtype: how the features are stored; float32 unless an oracle asks for float64.
+        dtype: how features are stored: float32; float16 takes half the memory; float64 for an
+            oracle.
+        threads: CPU threads; the result does not depend on it.
+        psi: (n_ref, rank) features of `embeddings`, if they are known already.
     """
 
     def __init__(
@@ -57,22 +69,18 @@ class CachedReference:
         embeddings: FloatArray,
         n_expected: float,
         *,
+        loss: Loss = "cross-entropy",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        threads: int = 1,
+        psi: Features | None = None,
     ) -> None:
-        """Compute the features of the reference once."""
-        self.basis = Basis(
-            basis.mean.to(device),
-            basis.std.to(device),
-            basis.sigma,
-            basis.centres.to(device),
-            basis.projector.to(device),
-            basis.ridge.to(device),
-        )
-        self.embeddings = embeddings
-        self.n_expected = n_expected
+        """Compute no features yet; `psi` does, once."""
+        self.basis = basis.to(device)
+        self.embeddings, self.n_expected, self.loss = embeddings, n_expected, loss
         self.dtype = dtype
-        self.psi = self.features(embeddings)
+        self.threads = Threads(threads)
+        self._given_psi = psi
 
     @classmethod
     def build(
@@ -81,7 +89,10 @@ class CachedReference:
         embeddings: FloatArray,
         config: BasisConfig,
         *,
+        loss: Loss = "cross-entropy",
+        device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        threads: int = 1,
     ) -> "CachedReference":
         """Build the basis from one sample, (n, d), and cache another, (n_ref, d).
 
@@ -95,7 +106,31 @@ class CachedReference:
             msg = f"the reference must hold n_ref = {config.n_ref} events; got {len(embeddings)}"
             raise SampleSizeError(msg)
         basis = build_basis(torch.from_numpy(np.array(basis_embeddings)), config)
-        return cls(basis, embeddings, config.n_expected, dtype=dtype)
+        return cls(
+            basis,
+            embeddings,
+            config.n_expected,
+            loss=loss,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
+
+    @cached_property
+    def psi(self) -> Features:
+        """Features of the reference, (n_ref, rank); computed at the first use."""
+        return self.features(self.embeddings) if self._given_psi is None else self._given_psi
+
+    def prepare(self) -> None:
+        """Compute the reference's features and compile the fit, so that no window waits for it."""
+        self.test(self.embeddings[:1])
+
+    @cached_property
+    def _prepared(self) -> PreparedReference:
+        sums = feature_sums(self.psi, self.threads)
+        return PreparedReference(
+            self.basis, self.psi, sums, self.n_expected, self.loss, self.threads
+        )
 
     @property
     def n_ref(self) -> int:
@@ -103,18 +138,31 @@ class CachedReference:
         return len(self.embeddings)
 
     @property
+    def n_widths(self) -> int:
+        """Number of kernel widths."""
+        return len(self.basis.widths)
+
+    @property
     def weight(self) -> float:
         """Weight of a reference event, w = N(R) / n_ref."""
         return self.n_expected / self.n_ref
 
-    def features(self, embeddings: FloatArray) -> torch.Tensor:
-        """Return psi of embeddings, (n, r).
+    def features(self, embeddings: FloatArray) -> Features:
+        """Return psi of embeddings, (n, rank): all that a test needs to know of the events.
 
         Raises:
             EngineError: if embeddings are not finite, or not (n, d).
         """
         _check(embeddings, self.basis.dim)
-        return self.basis.features(torch.from_numpy(np.array(embeddings)), self.dtype)
+        x = torch.from_numpy(np.array(embeddings))
+        psi = torch.empty((len(x), self.basis.rank), dtype=self.dtype, device=self._device)
+
+        def work(first: int) -> None:
+            rows = slice(first, first + _ROWS)
+            self.basis.fill_features(x[rows], psi[rows])
+
+        self.threads.map(work, range(0, len(x), _ROWS))
+        return psi
 
     def test(self, embeddings: FloatArray, *, tolerance: float = 1e-5) -> WindowTest:
         """Compare one window, (n_data, d), with the reference.
@@ -123,17 +171,25 @@ class CachedReference:
             SampleSizeError: if the window is empty.
             EngineError: if embeddings are not finite, or not (n, d).
         """
-        if len(embeddings) == 0:
-            msg = "a window must hold at least one event to be tested; got none"
-            raise SampleSizeError(msg)
-        psi = self.features(embeddings)
-        problem = Problem(self.psi, psi[None], self.weight, self.basis.ridge)
-        fit = solve(problem, tolerance=tolerance)
+        return self.test_features([self.features(embeddings)], tolerance=tolerance)
+
+    def test_features(self, pieces: Sequence[Features], *, tolerance: float = 1e-5) -> WindowTest:
+        """Compare one window with the reference, its features given in pieces: only the fit.
+
+        Raises:
+            SampleSizeError: if the window is empty.
+        """
+        psi = self._join(pieces)
+        fits = self._fit(psi, np.array([0, len(psi)]), tolerance)
+        f = [
+            log_ratio(psi[:, columns], fit.a[0]).cpu().numpy()
+            for columns, (_, fit) in zip(self.basis.columns, fits, strict=True)
+        ]
         return WindowTest(
-            t=float(window_statistics(problem, fit)[0]),
-            f=log_ratio(psi, fit.a[0]).cpu().numpy(),
-            gradient_squared=float(fit.gradient_squared[0]),
-            evaluations=fit.evaluations,
+            t=_statistics(fits)[0],
+            f=np.array(f),
+            gradient_squared=max(float(fit.gradient_squared[0]) for _, fit in fits),
+            evaluations=sum(fit.evaluations for _, fit in fits),
         )
 
     def test_toys(
@@ -141,38 +197,132 @@ class CachedReference:
         pool: FloatArray,
         toys: Iterable[IntArray],
         *,
+        scale: int = 1,
         done: Callable[[int], None] | None = None,
     ) -> Float64Array:
-        """Return t of many windows of one pool, as matrix products.
+        """Return t of many windows of one pool, (n_toys, n_widths), as matrix products.
 
         Args:
             pool: (n_pool, d) embeddings.
             toys: pool indices of each window.
+            scale: how many windows each toy merges; above 1 the loss is the likelihood.
             done: called with the number of windows finished since the last call.
         """
-        psi_pool = self.features(pool)
-        bytes_per_toy = self.n_expected * self.basis.rank * psi_pool.element_size()
-        size = max(1, min(64, int(_BATCH_BYTES / bytes_per_toy)))
-        values = []
-        for batch in _batches(iter(toys), size):
-            problem = Problem(self.psi, _stack(psi_pool, batch), self.weight, self.basis.ridge)
-            values.append(window_statistics(problem, solve(problem)).cpu().numpy())
+        psi, values = self.features(pool), []
+        for batch in _batches(iter(toys), self.batch_size(scale)):
+            values.append(self.test_batch(psi, batch, scale=scale))
             if done is not None:
                 done(len(batch))
-        return np.concatenate(values) if values else np.empty(0)
+        return np.concatenate(values) if values else np.empty((0, self.n_widths))
+
+    def batch_size(self, scale: int = 1) -> int:
+        """Return how many toys are fitted together, by the memory that their features take."""
+        if scale > 1 or self.loss == "likelihood":
+            return _LARGEST_BATCH
+        bytes_per_toy = self.n_expected * self.basis.rank * self.psi.element_size()
+        return max(1, min(_LARGEST_BATCH, int(_BATCH_BYTES / max(1.0, bytes_per_toy))))
+
+    def test_batch(
+        self, psi_pool: Features, toys: Sequence[IntArray], *, scale: int = 1
+    ) -> Float64Array:
+        """Return t of some windows of a pool given by its features, (n_toys, n_widths)."""
+        if scale > 1 or self.loss == "likelihood":
+            sums = gathered_sums(psi_pool, toys, self.threads)
+            return self._merged(sums, scale, 1e-5)
+        psi = gather(psi_pool, toys, self.threads)
+        fits = self._fit(psi, np.cumsum([0, *map(len, toys)]), 1e-5)
+        return _statistics(fits)
+
+    def sums(self, pieces: Sequence[Features]) -> Float64Array:
+        """Return the sum of psi over a window's events, (rank,): all the likelihood needs of them.
+
+        Sums of disjoint windows add up to those of the merged window.
+        """
+        return np.asarray(feature_sums(self._join(pieces), self.threads).cpu().numpy())
+
+    def test_sums(
+        self, sums: Float64Array, *, scale: int = 1, tolerance: float = 1e-5
+    ) -> Float64Array:
+        """Return t of windows known by their sums alone, with the likelihood loss.
+
+        Args:
+            sums: (k, rank) sum of psi over each window's events.
+            scale: how many windows were merged into each: k N(R) events are expected.
+            tolerance: of the solver.
+
+        Returns:
+            (k, n_widths).
+        """
+        return self._merged(torch.from_numpy(np.array(sums)), scale, tolerance)
+
+    def _merged(self, sums: torch.Tensor, scale: int, tolerance: float) -> Float64Array:
+        sums = sums.to(self._device)
+        problems = [self._prepared.merged(width, sums, scale) for width in range(self.n_widths)]
+        return _statistics([(p, solve(p, tolerance=tolerance)) for p in problems])
+
+    def relabel(
+        self,
+        pieces: Sequence[Features],
+        *,
+        width: int,
+        n_relabellings: int,
+        rng: np.random.Generator,
+        done: Callable[[int], None] | None = None,
+    ) -> Relabelling:
+        """Test a window by relabelling its events and the reference's: exact, without toys.
+
+        Args:
+            pieces: features of the window.
+            width: which kernel width.
+            n_relabellings: how many; the smallest p-value is 1 / (n_relabellings + 1).
+            rng: of the relabellings.
+            done: called with the number of relabellings finished since the last call.
+
+        Raises:
+            SampleSizeError: if the window is empty.
+        """
+        return relabel(
+            self._prepared,
+            self._join(pieces),
+            width=width,
+            n_relabellings=n_relabellings,
+            rng=rng,
+            done=done,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return self.basis.mean.device
+
+    def _join(self, pieces: Sequence[Features]) -> Features:
+        if sum(map(len, pieces)) == 0:
+            msg = "a window must hold at least one event to be tested; got none"
+            raise SampleSizeError(msg)
+        return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+    def _fit(self, psi: Features, offsets: IntArray, tolerance: float) -> list[tuple[Problem, Fit]]:
+        """Fit windows, window k the rows from offsets[k] to offsets[k + 1], for every width."""
+        spans = [slice(*bounds) for bounds in pairwise(offsets.tolist())]
+        sums = torch.stack([feature_sums(psi[rows], self.threads) for rows in spans])
+        problems = [
+            self._prepared.merged(width, sums)
+            if self.loss == "likelihood"
+            else self._prepared.windows(width, psi, offsets, sums)
+            for width in range(self.n_widths)
+        ]
+        return [(problem, solve(problem, tolerance=tolerance)) for problem in problems]
+
+
+def _statistics(fits: Sequence[tuple[Problem, Fit]]) -> Float64Array:
+    """Return t of each window, (n_windows, n_widths)."""
+    return np.stack(
+        [window_statistics(problem, fit).cpu().numpy() for problem, fit in fits], axis=1
+    )
 
 
 def _batches(toys: Iterator[IntArray], size: int) -> Iterator[list[IntArray]]:
     while batch := list(islice(toys, size)):
         yield batch
-
-
-def _stack(psi: torch.Tensor, toys: list[IntArray]) -> torch.Tensor:
-    longest = max(len(toy) for toy in toys)
-    stacked = psi.new_zeros((len(toys), longest, psi.shape[1]))
-    for row, toy in zip(stacked, toys, strict=True):
-        row[: len(toy)] = psi[torch.from_numpy(toy)]
-    return stacked
 
 
 def _check(embeddings: FloatArray, dim: int | None) -> None:

@@ -62,7 +62,12 @@ def events_for_each(n_data: float, share: float = MAX_OFFSET_SHARE) -> int:
 
 
 def draw_toys(
-    window: WindowSpec, n_pool: int, n_toys: int, rng: np.random.Generator
+    window: WindowSpec,
+    n_pool: int,
+    n_toys: int,
+    rng: np.random.Generator,
+    *,
+    scale: int = 1,
 ) -> Iterator[IntArray]:
     """Yield the pool indices of each toy.
 
@@ -71,15 +76,16 @@ def draw_toys(
         n_pool: events in the pool.
         n_toys: how many toys.
         rng: generator of the shuffles and counts.
+        scale: how many windows a toy merges.
 
     Raises:
         SampleSizeError: if the pool cannot fill one window.
     """
     order, used = rng.permutation(n_pool), 0
     for _ in range(n_toys):
-        n_data = round(window.n_expected)
+        n_data = scale * round(window.n_expected)
         if window.mode == "time":
-            n_data = max(1, int(rng.poisson(window.n_expected)))
+            n_data = max(1, int(rng.poisson(scale * window.n_expected)))
         if n_data > n_pool:
             msg = f"a toy needs {n_data} events; the pool holds {n_pool}; give more events"
             raise SampleSizeError(msg)

@@ -22,9 +22,9 @@ def test_toys_miss_the_fresh_mean_by_the_stated_share(n_ref: int, n_pool: int) -
     for _ in range(N_CALIBRATIONS):
         reference = small_reference(rng, n_ref=n_ref, n_expected=N_DATA)
         toys = draw_toys(spec, n_pool, N_TOYS, rng)
-        null = NullDistribution(reference.test_toys(gaussians(n_pool, rng), toys))
+        null = NullDistribution(reference.test_toys(gaussians(n_pool, rng), toys)[:, 0])
         fresh = np.arange(N_FRESH * N_DATA).reshape(N_FRESH, N_DATA)
-        t = reference.test_toys(gaussians(fresh.size, rng), list(fresh))
+        t = reference.test_toys(gaussians(fresh.size, rng), list(fresh))[:, 0]
         shifts.append((null.mean - t.mean()) / t.std(ddof=1))
     statistical = 1 / N_TOYS + 1 / N_FRESH
     observed = np.sqrt(max(np.var(shifts, ddof=1) - statistical, 0.0))

@@ -28,15 +28,16 @@ def basis(sample: torch.Tensor) -> Basis:
 def test_null_hessian_and_ridge_add_up_to_the_identity(sample: torch.Tensor, basis: Basis) -> None:
     psi = basis.features(sample, torch.float64)
     hessian = 0.5 * CONFIG.n_expected * (psi.T @ psi) / len(sample)
-    total = hessian + torch.diag(basis.ridge)
+    total = hessian + torch.diag(basis.widths[0].ridge)
     np.testing.assert_allclose(total.numpy(), np.eye(basis.rank), atol=1e-8)
 
 
 def test_ridge_is_the_penalty_of_the_kernel_model(basis: Basis) -> None:
-    kernel = gaussian_kernel(basis.centres, basis.centres, basis.sigma)
+    kernel = gaussian_kernel(basis.centres, basis.centres, basis.sigmas[0])
     kernel += CONFIG.jitter * CONFIG.n_centres * torch.eye(CONFIG.n_centres)
-    penalty = CONFIG.ridge_scale * basis.projector.T @ kernel @ basis.projector
-    np.testing.assert_allclose(penalty.numpy(), np.diag(basis.ridge.numpy()), atol=1e-6)
+    projector = basis.widths[0].projector
+    penalty = CONFIG.ridge_scale * projector.T @ kernel @ projector
+    np.testing.assert_allclose(penalty.numpy(), np.diag(basis.widths[0].ridge.numpy()), atol=1e-6)
 
 
 def test_standardisation_width_and_centres_come_from_the_sample(
@@ -48,7 +49,9 @@ def test_standardisation_width_and_centres_come_from_the_sample(
     distance = torch.cdist(centres, sample.double()).min(dim=1).values
     assert float(distance.max()) < 1e-6
     assert len(torch.unique(centres, dim=0)) == CONFIG.n_centres
-    assert 3.0 < basis.sigma < 5.0  # the 90 % quantile of distances of 4 standardised coordinates
+    assert (
+        3.0 < basis.sigmas[0] < 5.0
+    )  # the 90 % quantile of distances of 4 standardised coordinates
 
 
 def test_rank_falls_with_the_cut(sample: torch.Tensor, basis: Basis) -> None:
@@ -56,8 +59,8 @@ def test_rank_falls_with_the_cut(sample: torch.Tensor, basis: Basis) -> None:
         build_basis(sample, BasisConfig(80, 20_000, 2000.0, cut=cut)).rank for cut in (0, 1.0, 1e2)
     ]
     assert ranks[0] == 80 >= basis.rank > ranks[1] > ranks[2] > 0
-    assert float(basis.ridge.max()) < 1 / (1 + CONFIG.cut)
-    assert float(basis.ridge.min()) > 0
+    assert float(basis.widths[0].ridge.max()) < 1 / (1 + CONFIG.cut)
+    assert float(basis.widths[0].ridge.min()) > 0
 
 
 def test_features_do_not_depend_on_the_block(sample: torch.Tensor, basis: Basis) -> None:
@@ -74,7 +77,7 @@ def test_seed_decides_the_centres(sample: torch.Tensor) -> None:
 
 
 def test_given_width_is_used(sample: torch.Tensor) -> None:
-    assert build_basis(sample, BasisConfig(10, 100, 10.0, sigma=2.5)).sigma == 2.5
+    assert build_basis(sample, BasisConfig(10, 100, 10.0, sigmas=(2.5,))).sigmas == (2.5,)
 
 
 def test_repeated_events_give_distinct_centres() -> None:
@@ -102,9 +105,43 @@ def test_too_few_distinct_events_are_refused(sample: torch.Tensor) -> None:
         build_basis(torch.cat([sample[:40]] * 50), CONFIG)
 
 
-@pytest.mark.parametrize("name", ["n_centres", "n_ref", "n_expected", "lam", "sigma"])
+@pytest.mark.parametrize("name", ["n_centres", "n_ref", "n_expected"])
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 def test_config_refuses_what_is_not_positive(name: str, value: float) -> None:
     options = {"n_centres": 10, "n_ref": 100, "n_expected": 10.0, name: value}
     with pytest.raises(ParameterError, match=f"{name} must be a finite number above zero"):
         BasisConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lam", [0.0, -1.0, 1e-13, 1.1, math.nan, math.inf])
+def test_lam_out_of_range_is_refused(lam: float) -> None:
+    with pytest.raises(ParameterError, match="lam must lie between 1e-12 and 1; got"):
+        BasisConfig(10, 100, 10.0, lam=lam)
+
+
+@pytest.mark.parametrize("sigmas", [(0.0,), (-1.0,), (1.0, math.nan), (math.inf,), ()])
+def test_sigma_out_of_range_is_refused(sigmas: tuple[float, ...]) -> None:
+    with pytest.raises(ParameterError, match=r"sigma.* must .*; got"):
+        BasisConfig(10, 100, 10.0, sigmas=sigmas)
+
+
+def test_widths_side_by_side_are_each_alone(sample: torch.Tensor) -> None:
+    sigmas = (1.5, 3.0, 4.5)
+    both = build_basis(sample, BasisConfig(40, 20_000, 2000.0, sigmas=sigmas[::-1]))
+    assert both.sigmas == sigmas
+    psi = both.features(sample, torch.float64)
+    assert psi.shape == (N_BASIS, both.rank)
+    for sigma, columns in zip(sigmas, both.columns, strict=True):
+        alone = build_basis(sample, BasisConfig(40, 20_000, 2000.0, sigmas=(sigma,)))
+        wanted = alone.features(sample, torch.float64)
+        np.testing.assert_allclose(psi[:, columns].numpy(), wanted.numpy(), atol=1e-12)
+
+
+def test_duplicated_coordinate_is_whitened_all_the_same(sample: torch.Tensor) -> None:
+    doubled = torch.cat([sample, sample[:, :1]], dim=1)
+    basis = build_basis(doubled, CONFIG)
+    assert bool(basis.features(doubled, torch.float32).isfinite().all())
+    hessian_and_ridge = 0.5 * CONFIG.n_expected / N_BASIS * torch.linalg.matrix_norm(
+        basis.features(doubled, torch.float64)
+    ) ** 2 + float(basis.widths[0].ridge.sum())
+    assert float(hessian_and_ridge) == pytest.approx(basis.rank, rel=1e-6)

@@ -1,4 +1,7 @@
-"""The NPLM test done naively: dense, float64, plain Newton; shares no code with the solver."""
+"""The NPLM test done naively: dense, float64, plain Newton; shares no code with the solver.
+
+It is the oracle of the tests, and of `bench-throughput nplm --oracle`.
+"""
 
 import numpy as np
 from scipy import linalg
@@ -25,14 +28,16 @@ def naive_t(
     lam: float,
     n_expected: float,
     jitter: float = 1e-13,
+    likelihood: bool = False,
 ) -> float:
     """Minimise L over alpha by Newton's method; return t at the minimum.
 
         L = (1/n) [ sum_D softplus(-f) + w sum_R softplus(f) ]
             + (lam/2) alpha^T (K + jitter n_centres I) alpha
 
-    All samples are standardised. The penalty's Cholesky factor takes the place of alpha as
-    coordinates, since K alone is singular to rounding; no direction is dropped.
+    or, with `likelihood`, (1/n) [ w sum_R (e^f - 1) - sum_D f ] and the same penalty. All samples
+    are standardised. The penalty's Cholesky factor takes the place of alpha as coordinates, since
+    K alone is singular to rounding; no direction is dropped.
     """
     n = len(data) + len(reference)
     weight = n_expected / len(reference)
@@ -45,21 +50,32 @@ def naive_t(
         return np.asarray(linalg.solve_triangular(factor, kernel.T, lower=True).T)
 
     phi = np.concatenate([coordinates(data), coordinates(reference)])
-    sign = np.concatenate([-np.ones(len(data)), np.ones(len(reference))])
-    weights = np.concatenate([np.ones(len(data)), np.full(len(reference), weight)])
+    is_data = np.arange(len(phi)) < len(data)
+    weights = np.where(is_data, 1.0, weight)
     ridge = lam * n
 
     def loss(b: Float64Array) -> float:
-        softplus = np.logaddexp(0.0, sign * (phi @ b))
-        return float((weights * softplus).sum() + 0.5 * ridge * (b @ b))
+        f = phi @ b
+        with np.errstate(over="ignore"):
+            if likelihood:
+                terms = np.where(is_data, -f, np.expm1(f))
+            else:
+                terms = np.logaddexp(0.0, np.where(is_data, -f, f))
+        return float((weights * terms).sum() + 0.5 * ridge * (b @ b))
+
+    def derivatives(b: Float64Array) -> tuple[Float64Array, Float64Array]:
+        f = phi @ b
+        if likelihood:
+            grown = np.exp(np.where(is_data, 0.0, f))
+            return np.where(is_data, -1.0, grown), np.where(is_data, 0.0, grown)
+        probability = 0.5 * (1.0 + np.tanh(0.5 * f))
+        return probability - is_data, probability * (1.0 - probability)
 
     b = np.zeros(len(centres))
     for _ in range(100):
-        probability = 0.5 * (1.0 + np.tanh(0.5 * (phi @ b)))
-        target = (sign < 0).astype(np.float64)
-        gradient = phi.T @ (weights * (probability - target)) + ridge * b
-        curvature = weights * probability * (1.0 - probability)
-        hessian = (phi * curvature[:, None]).T @ phi + ridge * np.eye(len(b))
+        slope, curvature = derivatives(b)
+        gradient = phi.T @ (weights * slope) + ridge * b
+        hessian = (phi * (weights * curvature)[:, None]).T @ phi + ridge * np.eye(len(b))
         step = np.linalg.solve(hessian, -gradient)
         decrement = float(-gradient @ step)
         if decrement < 1e-14:
