@@ -4,16 +4,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.command import CommandParser, positive_float, positive_int, run_command
 from engines.events import EventRange
+
+if TYPE_CHECKING:
+    from engines.reference_file import ReferenceArtifact
 
 __all__ = ["main"]
 
 _DESCRIPTION = """\
 Embeds background events, splits them into three disjoint samples (basis, reference, calibration
 pool), runs toys and stores the null distribution of t. The events must be background that the
-encoder was not trained on."""
+encoder was not trained on. A calibration that was killed continues with the toys already done when
+it is run again; the same seed gives the same toys and the same t wherever they are computed."""
 
 
 def _parser() -> CommandParser:
@@ -38,52 +43,119 @@ def _parser() -> CommandParser:
     add("--n-ref", type=positive_int, help="reference events (default: ten windows or half)")
     add("--n-basis", type=positive_int, help="basis events (default: 5 a centre, at least 5000)")
     add("--centres", type=positive_int, help="Nystrom centres (default: sqrt of all events)")
-    add("--sigma", type=positive_float, help="kernel width (default: the quantile below)")
-    add("--sigma-quantile", type=float, default=0.9, help="quantile of pairwise distances")
+    add(
+        "--sigma",
+        type=positive_float,
+        nargs="+",
+        help="kernel width in standardised units, or several, combined by their smallest p "
+        "(default: the quantiles below)",
+    )
+    add(
+        "--sigma-quantile",
+        type=float,
+        nargs="+",
+        default=[0.9],
+        metavar="Q",
+        help="quantiles of the pairwise distances that give the widths (default: 0.9)",
+    )
     add("--lam", type=positive_float, default=1e-6, help="ridge parameter")
+    add(
+        "--loss",
+        choices=("cross-entropy", "likelihood"),
+        default="cross-entropy",
+        help="what a fit minimises",
+    )
+    add(
+        "--scales",
+        type=positive_int,
+        nargs="+",
+        default=[],
+        metavar="K",
+        help="also test each K consecutive windows as one, with the likelihood loss; needs a "
+        "reference and a pool to match",
+    )
+    add(
+        "--store",
+        choices=("float32", "float16"),
+        default="float32",
+        help="how features are kept; float16 takes half the memory and, on a CPU, more time",
+    )
     add("--seed", type=int, default=0, help="of the split, the centres and the toys")
-    add("--threads", type=positive_int, default=2, help="CPU threads")
+    add("--threads", type=positive_int, default=2, help="CPU threads of this process")
+    add(
+        "--workers",
+        type=positive_int,
+        default=1,
+        help="processes that run toys, of one thread each (default: this process alone)",
+    )
+    add("--scheduler", metavar="tcp://HOST:PORT", help="run the toys on this Dask cluster")
+    add("--device", default="cpu", help="cpu or cuda: where features live and fits run")
     add("-o", "--output", type=Path, metavar="FILE.ref", help="default: beside the engine")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
     from engines.artifact import check_writable
-    from engines.calibration import CalibrationConfig, calibrate
+    from engines.calibration import Running, calibrate
+    from engines.calibration_config import CalibrationConfig
     from engines.engine import open_engine
-    from engines.nplm import use_threads
+    from engines.nplm import check_device
     from engines.reference_file import save_reference
+    from engines.toy_journal import journal_path
+    from engines.toy_runs import open_runner
     from engines.windows import WindowSpec
 
-    use_threads(options.threads)
+    check_device(options.device)
     config = CalibrationConfig(
         window=WindowSpec.parse(options.window, options.rate),
         n_toys=options.toys,
         n_ref=options.n_ref,
         n_basis=options.n_basis,
         n_centres=options.centres,
-        sigma=options.sigma,
-        sigma_quantile=options.sigma_quantile,
+        sigmas=tuple(options.sigma) if options.sigma else None,
+        sigma_quantiles=tuple(options.sigma_quantile),
         lam=options.lam,
+        loss=options.loss,
+        scales=tuple(options.scales),
+        store=options.store,
         seed=options.seed,
     )
     with open_engine(options.engine, threads=options.threads) as engine:
         output = options.output or options.engine.with_suffix(".ref")
         check_writable(output)
-        artifact = calibrate(engine, options.events, config)
+        running = Running(
+            runner=open_runner(options.workers, options.scheduler),
+            threads=options.threads,
+            device=options.device,
+            journal=journal_path(output),
+            shared=output if options.workers > 1 and options.scheduler is None else None,
+        )
+        artifact = calibrate(engine, options.events, config, running)
     save_reference(output, artifact)
-    facts, null = artifact.facts, artifact.null
+    running.discard_journals(artifact.facts.scales)
+    _report(artifact, output)
+
+
+def _report(artifact: "ReferenceArtifact", output: Path) -> None:
+    facts, sigmas = artifact.facts, artifact.reference.basis.sigmas
     sys.stdout.write(
         f"reference    {facts.n_ref} events, basis {facts.n_basis}, pool {facts.n_pool}\n"
-        f"kernel       sigma {artifact.reference.basis.sigma:.3f}, "
-        f"{facts.options['n_centres']} centres, rank {facts.options['rank']}\n"
-        f"null         t = {null.mean:.1f} +- {null.std:.1f}; chi-square with "
-        f"{null.chi2_dof:.1f} degrees of freedom, KS p = {null.chi2_ks_p:.3f} (fitted to the "
-        "same toys)\n"
-        f"calibrated   on {facts.calibration}\n"
-        f"resolution   p >= {null.resolution:.2g} from the toys alone\n"
-        f"written      {output} ({output.stat().st_size / 1e6:.1f} MB)\n"
+        f"kernel       sigma {', '.join(f'{sigma:.3f}' for sigma in sigmas)}; "
+        f"{facts.options['n_centres']} centres, rank {artifact.reference.basis.rank}\n"
     )
+    for scale, nulls in artifact.nulls.items():
+        for sigma, null in zip(sigmas, nulls.nulls, strict=True):
+            where = f" at sigma {sigma:.3f}" if len(sigmas) > 1 else ""
+            where += f" of {scale} windows" if scale > 1 else ""
+            sys.stdout.write(
+                f"null         t = {null.mean:.1f} +- {null.std:.1f}{where}; chi-square with "
+                f"{null.chi2_dof:.1f} degrees of freedom, KS p = {null.chi2_ks_p:.3f}\n"
+            )
+        sys.stdout.write(
+            f"calibrated   on {facts.calibration(scale)}\n"
+            f"resolution   p >= {nulls.resolution:.2g} from the toys alone\n"
+        )
+    sys.stdout.write(f"written      {output} ({output.stat().st_size / 1e6:.1f} MB)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,40 +1,37 @@
 """From background events to a calibrated reference: embed, split, build, run the toys."""
 
 import logging
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from engines.artifact import SampleFacts, utc_now, versions
+from engines.calibration_config import CalibrationConfig, Sizes, choose_sizes
 from engines.engine import Engine
-from engines.errors import MismatchError, ParameterError, SampleSizeError
+from engines.errors import MismatchError, ParameterError
 from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.nplm import (
     BasisConfig,
     CachedReference,
-    NullDistribution,
+    WidthNulls,
     draw_toys,
     events_for_pool,
     offset_share,
 )
-from engines.nplm.toys import events_for_each
 from engines.progress import Progress
 from engines.reference_file import ReferenceArtifact, ReferenceFacts
-from engines.types import FloatArray
-from engines.windows import WindowSpec
+from engines.reference_toys import ReferenceToys, features_on_disk
+from engines.toy_journal import ToyJournal, journal_key
+from engines.toy_runs import SerialRunner, ToyRunner, run_toys
+from engines.types import FloatArray, IntArray
 
-__all__ = [
-    "CalibrationConfig",
-    "Sizes",
-    "calibrate",
-    "calibrate_embeddings",
-    "choose_sizes",
-    "embed_events",
-]
+__all__ = ["IN_THIS_PROCESS", "Running", "calibrate", "calibrate_embeddings", "embed_events"]
 
 _LOG = logging.getLogger(__name__)
 _WARN_OFFSET_SHARE = 0.25
@@ -42,85 +39,38 @@ _LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
-class CalibrationConfig:
-    """What the user chose; None takes a default that depends on the number of events."""
+class Running:
+    """Where and how a calibration computes; nothing here changes a t.
 
-    window: WindowSpec
-    n_toys: int = 300
-    n_ref: int | None = None
-    n_basis: int | None = None
-    n_centres: int | None = None
-    sigma: float | None = None
-    sigma_quantile: float = 0.9
-    lam: float = 1e-6
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no calibration can use, before any event is embedded.
-
-        Raises:
-            ParameterError: if a value is out of its range.
-        """
-        sigma, quantile = 1.0 if self.sigma is None else self.sigma, self.sigma_quantile
-        rules = {
-            f"toys must be at least 2; got {self.n_toys}": self.n_toys >= 2,
-            f"sigma must be a finite number above zero; got {sigma}": 0 < sigma < math.inf,
-            f"the sigma quantile must lie between 0 and 1; got {quantile}": 0 < quantile < 1,
-            f"lam must lie between 1e-12 and 1; got {self.lam}": 1e-12 <= self.lam <= 1,
-            f"seed must be a whole number from 0 up; got {self.seed}": 0 <= self.seed < 2**63,
-        }
-        for broken, holds in rules.items():
-            if not holds:
-                raise ParameterError(broken)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many events serve for what; the three samples are disjoint."""
-
-    n_basis: int
-    n_ref: int
-    n_pool: int
-    n_centres: int
-
-
-def choose_sizes(n_events: int, config: CalibrationConfig) -> Sizes:
-    """Split the events into basis, reference and pool.
-
-    The reference is ten windows if there are events for it, else half of what the basis leaves.
-    Centres default to sqrt(n_ref + N(R)), the basis sample to five events a centre or 5000.
-
-    Raises:
-        SampleSizeError: if the events are too few; says how many would do.
+    Attributes:
+        runner: where toys are computed.
+        threads: CPU threads of this process.
+        device: of this process.
+        journal: file that keeps finished toys, for a calibration that is killed; None keeps none.
+        shared: file beside which worker processes of this machine find the features, or None if
+            each has its own.
     """
-    n_data = config.window.n_expected
-    largest = config.n_ref or math.ceil(10 * n_data)
-    n_basis = config.n_basis or max(5000, 5 * _n_centres(largest, config))
-    n_ref = config.n_ref or min(largest, max(1, (n_events - n_basis) // 2))
-    n_centres = _n_centres(n_ref, config)
-    if n_basis < max(2, n_centres):
-        msg = (
-            f"the basis must hold at least {max(2, n_centres)} events, one for each of its "
-            f"{n_centres} centres; got {n_basis}; raise --n-basis or lower --centres"
-        )
-        raise SampleSizeError(msg)
-    n_pool = n_events - n_basis - n_ref
-    if n_pool < events_for_pool(n_data, n_ref):
-        # Without a wish for n_ref, reference and pool of this size each keep the offset in bounds.
-        each = events_for_each(n_data)
-        wanted = config.n_ref or each
-        pool = events_for_pool(n_data, wanted) if config.n_ref else each
-        msg = (
-            f"calibrating windows of {config.window} needs at least {n_basis + wanted + pool} "
-            f"background events (basis {n_basis}, reference {wanted}, pool {pool}); got "
-            f"{n_events}; give more events or a smaller window"
-        )
-        raise SampleSizeError(msg)
-    return Sizes(n_basis, n_ref, n_pool, n_centres)
+
+    runner: ToyRunner = SerialRunner()  # noqa: RUF009 - it holds no state
+    threads: int = 2
+    device: str = "cpu"
+    journal: Path | None = None
+    shared: Path | None = None
+
+    def journal_of(self, scale: int) -> Path | None:
+        """Return the journal of one scale."""
+        if self.journal is None or scale == 1:
+            return self.journal
+        return self.journal.with_name(f"{self.journal.name}.{scale}")
+
+    def discard_journals(self, scales: Iterable[int]) -> None:
+        """Remove the journals, once the reference that the toys were for is written."""
+        for path in map(self.journal_of, scales):
+            if path is not None:
+                path.unlink(missing_ok=True)
 
 
-def _n_centres(n_ref: int, config: CalibrationConfig) -> int:
-    return config.n_centres or math.ceil(math.sqrt(n_ref + config.window.n_expected))
+IN_THIS_PROCESS = Running()
 
 
 def embed_events(engine: Engine, sources: Sequence[EventRange], title: str) -> FloatArray:
@@ -141,8 +91,9 @@ def calibrate(
     engine: Engine,
     sources: Sequence[EventRange],
     config: CalibrationConfig,
+    running: Running = IN_THIS_PROCESS,
 ) -> ReferenceArtifact:
-    """Build the reference and its null distribution.
+    """Build the reference and its null distributions.
 
     Raises:
         MismatchError: if the encoder was trained on some of the events, or some are given twice.
@@ -151,9 +102,11 @@ def calibrate(
     samples = tuple(SampleFacts.of(source) for source in sources)
     _refuse_training_events(engine, samples)
     _refuse_repeated_events(samples)
+    running.runner.check()
     sizes = choose_sizes(sum(s.stop - s.start for s in samples), config)
     embeddings = embed_events(engine, sources, "embedding background")
-    reference, null, model = calibrate_embeddings(embeddings, sizes, config)
+    reference, nulls, model = calibrate_embeddings(embeddings, sizes, config, running)
+    basis, n_expected = reference.basis, config.window.n_expected
     facts = ReferenceFacts(
         engine_fingerprint=engine.fingerprint,
         window=config.window,
@@ -162,19 +115,34 @@ def calibrate(
         n_ref=sizes.n_ref,
         n_pool=sizes.n_pool,
         n_toys=config.n_toys,
-        offset_share=offset_share(config.window.n_expected, sizes.n_pool, sizes.n_ref),
-        options={**vars(model), "sigma": reference.basis.sigma, "rank": reference.basis.rank},
+        loss=config.loss,
+        store=config.store,
+        offset_shares={
+            scale: offset_share(scale * n_expected, sizes.n_pool, sizes.n_ref) for scale in nulls
+        },
+        options={
+            **vars(model),
+            "sigmas": list(basis.sigmas),
+            "sigma_quantiles": list(config.sigma_quantiles),
+            "ranks": [width.rank for width in basis.widths],
+        },
         versions=versions("torch", "numpy"),
         created=utc_now(),
     )
     _warn(facts)
-    return ReferenceArtifact(reference, null, facts)
+    return ReferenceArtifact(reference, nulls, facts)
 
 
 def calibrate_embeddings(
-    embeddings: FloatArray, sizes: Sizes, config: CalibrationConfig
-) -> tuple[CachedReference, NullDistribution, BasisConfig]:
+    embeddings: FloatArray,
+    sizes: Sizes,
+    config: CalibrationConfig,
+    running: Running = IN_THIS_PROCESS,
+) -> tuple[CachedReference, dict[int, WidthNulls], BasisConfig]:
     """Shuffle embeddings, (n, d), into the three samples; cache the reference and run the toys.
+
+    Returns:
+        The reference, the null of every scale (1: windows as they are), and the kernel model.
 
     Raises:
         ParameterError: if the kernel model sees no difference between one toy and another.
@@ -187,25 +155,81 @@ def calibrate_embeddings(
         n_ref=sizes.n_ref,
         n_expected=config.window.n_expected,
         lam=config.lam,
-        sigma=config.sigma,
-        sigma_quantile=config.sigma_quantile,
+        sigmas=config.sigmas,
+        sigma_quantiles=config.sigma_quantiles,
         seed=config.seed,
     )
-    reference = CachedReference.build(embeddings[:first], embeddings[first:second], model)
-    if reference.basis.rank == 0:
+    reference = CachedReference.build(
+        embeddings[:first],
+        embeddings[first:second],
+        model,
+        loss=config.loss,
+        device=running.device,
+        dtype=getattr(torch, config.store),
+        threads=running.threads,
+    )
+    if min(width.rank for width in reference.basis.widths) == 0:
         raise _flat(reference, config)
-    shown = Progress(config.n_toys, "toys")
-    toys = draw_toys(config.window, sizes.n_pool, config.n_toys, rng)
-    null = NullDistribution(reference.test_toys(embeddings[second:], toys, done=shown.advance))
-    shown.close()
-    if not null.std > _LEAST_SPREAD * (1.0 + abs(null.mean)):
+    pool = embeddings[second:]
+    key = journal_key({**asdict(config), **versions("torch")}, embeddings)
+    with _shared(reference, pool, running.shared) as folder:
+        nulls = {}
+        for scale in (1, *sorted(config.scales)):
+            draws = rng if scale == 1 else np.random.default_rng([config.seed, scale])
+            toys = draw_toys(config.window, sizes.n_pool, config.n_toys, draws, scale=scale)
+            job = ReferenceToys(reference, pool, scale=scale, folder=folder)
+            nulls[scale] = _null(job, toys, scale, key, config, running)
+    if any(
+        not null.std > _LEAST_SPREAD * (1.0 + abs(null.mean))
+        for of_widths in nulls.values()
+        for null in of_widths.nulls
+    ):
         raise _flat(reference, config)
-    return reference, null, model
+    return reference, nulls, model
+
+
+def _null(
+    job: ReferenceToys,
+    toys: Iterator[IntArray],
+    scale: int,
+    key: str,
+    config: CalibrationConfig,
+    running: Running,
+) -> WidthNulls:
+    with ToyJournal.open(running.journal_of(scale), f"{key} scale {scale}") as journal:
+        done = journal.n_toys
+        title = "toys" if scale == 1 else f"toys of {scale} windows"
+        if done:
+            _LOG.info("continuing: %d of %d %s are done", done, config.n_toys, title)
+        shown = Progress(config.n_toys - done, title)
+        t = run_toys(
+            job,
+            toys,
+            batch_size=job.batch_size,
+            n_toys=config.n_toys,
+            runner=running.runner,
+            journal=journal,
+            progress=shown.advance,
+        )
+        shown.close()
+        return WidthNulls(t)
+
+
+@contextmanager
+def _shared(
+    reference: CachedReference, pool: FloatArray, beside: Path | None
+) -> Iterator[Path | None]:
+    if beside is None:
+        yield None
+    else:
+        with features_on_disk(reference, pool, beside) as folder:
+            yield folder
 
 
 def _flat(reference: CachedReference, config: CalibrationConfig) -> ParameterError:
+    sigmas = ", ".join(f"{sigma:g}" for sigma in reference.basis.sigmas)
     msg = (
-        f"t must vary from toy to toy; it does not with sigma {reference.basis.sigma:g} and lam "
+        f"t must vary from toy to toy; it does not with sigma {sigmas} and lam "
         f"{config.lam:g}; leave --sigma to its default, or lower --lam"
     )
     return ParameterError(msg)
@@ -237,12 +261,15 @@ def _refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
 
 
 def _warn(facts: ReferenceFacts) -> None:
-    if facts.offset_share > _WARN_OFFSET_SHARE:
-        enough = events_for_pool(facts.window.n_expected, facts.n_ref, _WARN_OFFSET_SHARE)
-        _LOG.warning(
-            "the pool is small: every t may be off by about %.0f %% of the null's spread; "
-            "a pool of %d events would bring it to %.0f %%",
-            100 * facts.offset_share,
-            enough,
-            100 * _WARN_OFFSET_SHARE,
-        )
+    for scale, share in facts.offset_shares.items():
+        if share > _WARN_OFFSET_SHARE:
+            n_data = scale * facts.window.n_expected
+            enough = events_for_pool(n_data, facts.n_ref, _WARN_OFFSET_SHARE)
+            _LOG.warning(
+                "the pool is small%s: every t may be off by about %.0f %% of the null's spread; "
+                "a pool of %d events would bring it to %.0f %%",
+                "" if scale == 1 else f" for {scale} windows as one",
+                100 * share,
+                enough,
+                100 * _WARN_OFFSET_SHARE,
+            )

@@ -18,14 +18,15 @@ from safetensors.torch import save
 from engines.artifact import SampleFacts
 from engines.engine import Engine
 from engines.errors import ArtifactError, MismatchError
-from engines.nplm import Basis, CachedReference, NullDistribution
+from engines.nplm import Basis, CachedReference, Loss, Width, WidthNulls
 from engines.windows import WindowSpec
 
 __all__ = ["ReferenceArtifact", "ReferenceFacts", "load_reference", "save_reference"]
 
 _METADATA_KEY = "nplm_stream_reference"
-_FORMAT = 1
-_TENSORS = ("mean", "std", "centres", "projector", "ridge", "embeddings", "toys_t")
+_FORMAT = 2
+_TENSORS = ("mean", "std", "centres", "projector", "ridge", "embeddings")
+_TOYS = "toys_t_"
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,11 @@ class ReferenceFacts:
         window: mode, expected count and span that the null holds for.
         samples: the event ranges that were split into basis, reference and pool.
         n_basis, n_ref, n_pool, n_toys: sizes.
-        offset_share: expected offset of t from the finite pool, over the null's spread.
-        options: sigma, lambda, jitter, cut, centres, seed.
+        loss: what a fit minimises; merged windows always take the likelihood.
+        store: number type of the features.
+        offset_shares: for each scale, the number of windows merged into one, the expected offset
+            of t from the finite pool, over the null's spread.
+        options: sigmas, lambda, jitter, cut, centres, seed.
         versions, created: of what, when.
     """
 
@@ -49,29 +53,46 @@ class ReferenceFacts:
     n_ref: int
     n_pool: int
     n_toys: int
-    offset_share: float
+    loss: Loss
+    store: str
+    offset_shares: dict[int, float]
     options: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 
     @property
-    def calibration(self) -> str:
-        """Return one sentence: what the p-values were calibrated on."""
-        reuse = self.n_toys * self.window.n_expected / self.n_pool
+    def scales(self) -> tuple[int, ...]:
+        """How many windows are merged into one, for each null; 1 are windows as they are."""
+        return tuple(sorted(self.offset_shares))
+
+    def loss_of(self, scale: int) -> Loss:
+        """Return what the fit of a scale minimises."""
+        return self.loss if scale == 1 else "likelihood"
+
+    def calibration(self, scale: int = 1) -> str:
+        """Return one sentence: what the p-values of a scale were calibrated on."""
+        reuse = self.n_toys * scale * self.window.n_expected / self.n_pool
         drawn = "disjoint" if reuse <= 1 else f"each event used about {reuse:.1f} times"
+        merged = "" if scale == 1 else f"{scale} windows of "
         return (
-            f"{self.n_toys} toys of {self.window} from a pool of {self.n_pool} background events "
-            f"({drawn}); offset of the finite pool about {100 * self.offset_share:.0f} % of the "
-            "null's spread"
+            f"{self.n_toys} toys of {merged}{self.window} from a pool of {self.n_pool} background "
+            f"events ({drawn}); offset of the finite pool about "
+            f"{100 * self.offset_shares[scale]:.0f} % of the null's spread"
         )
 
 
 @dataclass(frozen=True)
 class ReferenceArtifact:
-    """What a `.ref` file holds."""
+    """What a `.ref` file holds.
+
+    Attributes:
+        reference: the cached reference.
+        nulls: for each scale, the number of windows merged into one, what the toys gave.
+        facts: provenance.
+    """
 
     reference: CachedReference
-    null: NullDistribution
+    nulls: dict[int, WidthNulls]
     facts: ReferenceFacts
 
     def check_engine(self, engine: Engine) -> None:
@@ -113,15 +134,16 @@ def save_reference(path: str | Path, artifact: ReferenceArtifact) -> None:
         "mean": basis.mean,
         "std": basis.std,
         "centres": basis.centres,
-        "projector": basis.projector,
-        "ridge": basis.ridge,
+        "projector": torch.cat([width.projector for width in basis.widths], dim=1),
+        "ridge": torch.cat([width.ridge for width in basis.widths]),
         "embeddings": torch.from_numpy(artifact.reference.embeddings),
-        "toys_t": torch.from_numpy(artifact.null.t),
+        **{f"{_TOYS}{scale}": torch.from_numpy(n.t) for scale, n in artifact.nulls.items()},
     }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     stored = {
         "format": _FORMAT,
-        "sigma": basis.sigma,
+        "sigmas": basis.sigmas,
+        "ranks": [width.rank for width in basis.widths],
         "facts": asdict(artifact.facts),
     }
     stored["checksum"] = _checksum(tensors, stored)
@@ -137,8 +159,13 @@ def save_reference(path: str | Path, artifact: ReferenceArtifact) -> None:
         raise ArtifactError(msg) from exc
 
 
-def load_reference(path: str | Path, *, device: str = "cpu") -> ReferenceArtifact:
+def load_reference(path: str | Path, *, device: str = "cpu", threads: int = 1) -> ReferenceArtifact:
     """Read a `.ref` file and compute the reference's features.
+
+    Args:
+        path: the file.
+        device: where features live and fits run.
+        threads: CPU threads of the tests.
 
     Raises:
         ArtifactError: if the file is missing, truncated, altered, or of another kind.
@@ -150,8 +177,11 @@ def load_reference(path: str | Path, *, device: str = "cpu") -> ReferenceArtifac
     try:
         with safe_open(path, framework="pt") as file:
             stored = json.loads((file.metadata() or {})[_METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
         version, checksum = stored["format"], stored.pop("checksum")
+        missing = set(_TENSORS) - set(tensors)
+        if missing:
+            raise KeyError(missing)  # noqa: TRY301 - one sentence for all that can be incomplete
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as exc:
         msg = f"{path} is not a complete reference file ({exc}); run calibrate-reference again"
         raise ArtifactError(msg) from exc
@@ -162,22 +192,36 @@ def load_reference(path: str | Path, *, device: str = "cpu") -> ReferenceArtifac
         msg = f"{path} was altered since it was written: its checksum is wrong; calibrate again"
         raise ArtifactError(msg)
     facts = _facts(stored["facts"])
-    basis = Basis(sigma=stored["sigma"], **{name: tensors[name] for name in _TENSORS[:5]})
     reference = CachedReference(
-        basis, np.asarray(tensors["embeddings"]), facts.window.n_expected, device=device
+        _basis(tensors, stored["sigmas"], stored["ranks"]),
+        np.asarray(tensors["embeddings"]),
+        facts.window.n_expected,
+        loss=facts.loss,
+        device=device,
+        dtype=getattr(torch, facts.store),
+        threads=threads,
     )
-    return ReferenceArtifact(reference, NullDistribution(np.asarray(tensors["toys_t"])), facts)
+    nulls = {scale: WidthNulls(np.asarray(tensors[f"{_TOYS}{scale}"])) for scale in facts.scales}
+    return ReferenceArtifact(reference, nulls, facts)
+
+
+def _basis(tensors: dict[str, torch.Tensor], sigmas: list[float], ranks: list[int]) -> Basis:
+    projectors = torch.split(tensors["projector"], ranks, dim=1)
+    ridges = torch.split(tensors["ridge"], ranks)
+    widths = tuple(map(Width, sigmas, projectors, ridges))
+    return Basis(tensors["mean"], tensors["std"], tensors["centres"], widths)
 
 
 def _facts(stored: dict[str, Any]) -> ReferenceFacts:
     window = WindowSpec(**stored.pop("window"))
     samples = tuple(SampleFacts(**item) for item in stored.pop("samples"))
-    return ReferenceFacts(window=window, samples=samples, **stored)
+    shares = {int(scale): share for scale, share in stored.pop("offset_shares").items()}
+    return ReferenceFacts(window=window, samples=samples, offset_shares=shares, **stored)
 
 
 def _checksum(tensors: dict[str, torch.Tensor], stored: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(stored, sort_keys=True).encode())
-    for name in _TENSORS:
+    for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].numpy().tobytes())
     return digest.hexdigest()

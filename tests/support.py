@@ -9,17 +9,14 @@ import numpy as np
 from engines.artifact import EngineFacts
 from engines.engine import check_particles
 from engines.errors import EngineError
-from engines.nplm import BasisConfig, CachedReference, NullDistribution, draw_toys, offset_share
+from engines.nplm import BasisConfig, CachedReference, Loss, WidthNulls, draw_toys, offset_share
 from engines.reference_file import ReferenceArtifact, ReferenceFacts
-from engines.types import AnyArray, FloatArray, IntArray
+from engines.types import AnyArray, FloatArray
 from engines.windows import WindowSpec
-from stream.window import Block, ClosedWindow, Span
 
 __all__ = [
     "FINGERPRINT",
     "LinearEngine",
-    "block",
-    "closed_window",
     "gaussians",
     "small_artifact",
     "small_reference",
@@ -46,20 +43,32 @@ def small_reference(
     n_expected: float = 200.0,
     n_centres: int = 20,
     n_basis: int = 1000,
+    sigma_quantiles: tuple[float, ...] = (0.9,),
+    loss: Loss = "cross-entropy",
 ) -> CachedReference:
-    config = BasisConfig(n_centres=n_centres, n_ref=n_ref, n_expected=n_expected)
-    return CachedReference.build(gaussians(n_basis, rng), gaussians(n_ref, rng), config)
+    config = BasisConfig(
+        n_centres=n_centres, n_ref=n_ref, n_expected=n_expected, sigma_quantiles=sigma_quantiles
+    )
+    return CachedReference.build(gaussians(n_basis, rng), gaussians(n_ref, rng), config, loss=loss)
 
 
 def small_artifact(
-    window: WindowSpec | None = None, *, n_toys: int = 99, n_pool: int = 4000, seed: int = 0
+    window: WindowSpec | None = None,
+    *,
+    n_toys: int = 99,
+    n_pool: int = 4000,
+    seed: int = 0,
+    sigma_quantiles: tuple[float, ...] = (0.9,),
+    scales: tuple[int, ...] = (),
 ) -> ReferenceArtifact:
     """Calibrate a reference on Gaussians, in a fraction of a second."""
     rng = np.random.default_rng(seed)
     window = window or window_spec("count", 200)
-    reference = small_reference(rng, n_expected=window.n_expected)
-    toys = draw_toys(window, n_pool, n_toys, rng)
-    null = NullDistribution(reference.test_toys(gaussians(n_pool, rng), toys))
+    reference = small_reference(rng, n_expected=window.n_expected, sigma_quantiles=sigma_quantiles)
+    pool, nulls = gaussians(n_pool, rng), {}
+    for scale in (1, *scales):
+        toys = draw_toys(window, n_pool, n_toys, rng, scale=scale)
+        nulls[scale] = WidthNulls(reference.test_toys(pool, toys, scale=scale))
     facts = ReferenceFacts(
         engine_fingerprint=FINGERPRINT,
         window=window,
@@ -68,29 +77,16 @@ def small_artifact(
         n_ref=reference.n_ref,
         n_pool=n_pool,
         n_toys=n_toys,
-        offset_share=offset_share(window.n_expected, n_pool, reference.n_ref),
-        options={"sigma": reference.basis.sigma, "lam": 1e-6},
+        loss=reference.loss,
+        store="float32",
+        offset_shares={
+            scale: offset_share(scale * window.n_expected, n_pool, reference.n_ref)
+            for scale in nulls
+        },
+        options={"sigmas": list(reference.basis.sigmas), "lam": 1e-6, "n_centres": 20},
         created="2026-01-01T00:00:00+00:00",
     )
-    return ReferenceArtifact(reference, null, facts)
-
-
-def block(source: str, seq: int, t_ns: int, ids: IntArray, dim: int = 1) -> Block:
-    """Return a message whose events carry their id as pT of MET and as embedding."""
-    particles = np.zeros((len(ids), 19, 3), np.float32)
-    particles[:, 0, 0] = ids
-    embeddings = np.repeat(ids[:, None], dim, axis=1).astype(np.float32)
-    return Block(source, seq, t_ns, particles, embeddings)
-
-
-def closed_window(
-    embeddings: FloatArray, *, index: int = 0, t_start_ns: int = 0, t_end_ns: int = 10**9
-) -> ClosedWindow:
-    """Return a window of these embeddings; event i has i GeV of MET."""
-    particles = np.zeros((len(embeddings), 19, 3), np.float32)
-    particles[:, 0, 0] = np.arange(len(embeddings))
-    span = Span("test", 0, 0, 0, len(embeddings))
-    return ClosedWindow(index, t_start_ns, t_end_ns, particles, embeddings, (span,))
+    return ReferenceArtifact(reference, nulls, facts)
 
 
 class LinearEngine:

@@ -3,17 +3,29 @@
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from engines.artifact import EngineFacts, SampleFacts
-from engines.calibration import CalibrationConfig, calibrate, choose_sizes, embed_events
-from engines.errors import EventError, MismatchError, ParameterError, SampleSizeError
+from engines.calibration import Running, calibrate, embed_events
+from engines.calibration_config import CalibrationConfig, choose_sizes
+from engines.errors import (
+    EventError,
+    MismatchError,
+    ParameterError,
+    SampleSizeError,
+    WorkerError,
+)
 from engines.events import EventRange
 from engines.nplm import draw_toys, events_for_pool
+from engines.reference_file import ReferenceArtifact
+from engines.toy_processes import ProcessRunner
+from engines.toy_runs import Results, SerialRunner, ToyBatch, ToyJob
 from tests.support import FINGERPRINT, LinearEngine, gaussians, window_spec
 
 CONFIG = CalibrationConfig(window=window_spec("count", 200), n_toys=20, n_basis=500, n_ref=1000)
@@ -85,21 +97,25 @@ def test_basis_smaller_than_its_centres_is_refused() -> None:
     "wrong",
     [
         *({"n_toys": 1}, {"seed": -1}, {"seed": 2**63}),
-        *({"sigma": sigma} for sigma in (0.0, -1.0, math.nan, math.inf)),
+        *({"sigmas": (1.0, sigma)} for sigma in (0.0, -1.0, math.nan, math.inf)),
+        {"sigmas": ()},
         *({"lam": lam} for lam in (0.0, -1.0, 1.1, 1e300, math.nan)),
-        *({"sigma_quantile": quantile} for quantile in (0.0, 1.0, math.nan)),
+        *({"sigma_quantiles": (quantile,)} for quantile in (0.0, 1.0, math.nan)),
+        {"sigma_quantiles": ()},
+        *({"scales": scales} for scales in ((1,), (0,), (10, 10))),
+        *({"loss": "hinge"}, {"store": "int8"}),
     ],
 )
-def test_config_refuses_values_out_of_range(wrong: dict[str, float]) -> None:
+def test_config_refuses_values_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=r"must .*; got"):
-        CalibrationConfig(window=CONFIG.window, **wrong)  # type: ignore[arg-type]
+        CalibrationConfig(window=CONFIG.window, **wrong)
 
 
 @pytest.mark.parametrize(
     ("sigma", "lam"), [(1e9, 1e-6), (1e5, 1e-6), (1e-9, 1e-6), (1e-300, 1e-6), (1e3, 1.0)]
 )
 def test_null_without_spread_is_refused(events: Path, sigma: float, lam: float) -> None:
-    flat = dataclasses.replace(CONFIG, sigma=sigma, lam=lam)
+    flat = dataclasses.replace(CONFIG, sigmas=(sigma,), lam=lam)
     with pytest.raises(ParameterError, match=re.escape(f"with sigma {sigma:g} and lam {lam:g};")):
         calibrate(LinearEngine(), [EventRange(events)], flat)
 
@@ -118,9 +134,9 @@ def test_calibration_keeps_the_samples_disjoint_and_says_what_it_did(events: Pat
     assert facts.engine_fingerprint == FINGERPRINT
     assert facts.window == CONFIG.window
     assert [(s.name, s.start, s.stop) for s in facts.samples] == [("bkg.h5", 0, 3000)]
-    assert {"sigma", "lam", "jitter", "cut", "n_centres", "seed", "rank"} <= set(facts.options)
+    assert {"sigmas", "lam", "jitter", "cut", "n_centres", "seed", "ranks"} <= set(facts.options)
     assert {"nplm-stream", "torch", "numpy"} <= set(facts.versions)
-    assert len(artifact.null.t) == 20
+    assert artifact.nulls[1].t.shape == (20, 1)
     centres = (reference.basis.centres * reference.basis.std + reference.basis.mean).numpy()
     distance = np.linalg.norm(centres[:, None] - reference.embeddings[None], axis=2)
     assert distance.min() > 1e-4  # no centre is a reference event
@@ -128,7 +144,7 @@ def test_calibration_keeps_the_samples_disjoint_and_says_what_it_did(events: Pat
 
 def test_toys_come_from_events_of_neither_basis_nor_reference(events: Path) -> None:
     made = calibrate(LinearEngine(), [EventRange(events)], CONFIG)
-    null, reference = made.null, made.reference
+    null, reference = made.nulls[1], made.reference
     rng = np.random.default_rng(CONFIG.seed)
     embeddings = gaussians(3000, np.random.default_rng(0))[rng.permutation(3000)]
     basis, wanted, pool = np.split(embeddings, [500, 1500])
@@ -150,8 +166,8 @@ def test_same_seed_same_calibration(events: Path) -> None:
         )
         for seed in (1, 1, 2)
     )
-    np.testing.assert_array_equal(one.null.t, same.null.t)
-    assert not np.array_equal(one.null.t, other.null.t)
+    np.testing.assert_array_equal(one.nulls[1].t, same.nulls[1].t)
+    assert not np.array_equal(one.nulls[1].t, other.nulls[1].t)
 
 
 def test_events_of_the_training_are_refused(events: Path) -> None:
@@ -185,3 +201,103 @@ def test_small_pool_is_told(events: Path, caplog: pytest.LogCaptureFixture) -> N
     )
     calibrate(LinearEngine(), [EventRange(events)], config)
     assert "a pool of 1232 events would bring it to 25 %" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def plain(events: Path) -> ReferenceArtifact:
+    return calibrate(LinearEngine(), [EventRange(events)], CONFIG)
+
+
+def test_threads_and_processes_change_no_bit(
+    events: Path, plain: ReferenceArtifact, tmp_path: Path
+) -> None:
+    for running in (
+        Running(threads=1),
+        Running(runner=ProcessRunner(2), shared=tmp_path / "d4.ref"),
+        Running(runner=ProcessRunner(2)),
+    ):
+        other = calibrate(LinearEngine(), [EventRange(events)], CONFIG, running)
+        np.testing.assert_array_equal(other.nulls[1].t, plain.nulls[1].t)
+    assert list(tmp_path.iterdir()) == []
+
+
+class FailsAfter(SerialRunner):
+    """Computes some batches, then is lost."""
+
+    def __init__(self, n_batches: int) -> None:
+        self.n_batches = n_batches
+
+    def run(self, job: ToyJob, batches: Iterable[ToyBatch]) -> Results:
+        for done, result in enumerate(super().run(job, batches)):
+            if done == self.n_batches:
+                msg = "the machine was switched off"
+                raise WorkerError(msg)
+            yield result
+
+
+def test_interrupted_calibration_continues_to_the_same_bits(
+    events: Path, plain: ReferenceArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("engines.nplm.reference._LARGEST_BATCH", 4)
+    journal = tmp_path / "d4.ref.toys"
+    with pytest.raises(WorkerError, match="switched off; 8 of 20 toys are kept in"):
+        calibrate(
+            LinearEngine(),
+            [EventRange(events)],
+            CONFIG,
+            Running(runner=FailsAfter(2), journal=journal),
+        )
+    caplog.set_level("INFO")
+    running = Running(journal=journal)
+    continued = calibrate(LinearEngine(), [EventRange(events)], CONFIG, running)
+    assert "continuing: 8 of 20 toys are done" in caplog.text
+    whole = calibrate(LinearEngine(), [EventRange(events)], CONFIG)
+    np.testing.assert_array_equal(continued.nulls[1].t, whole.nulls[1].t)
+    np.testing.assert_allclose(whole.nulls[1].t, plain.nulls[1].t, atol=2e-3)
+    running.discard_journals(continued.facts.scales)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_continue_nothing(events: Path, tmp_path: Path) -> None:
+    running = Running(journal=tmp_path / "d4.ref.toys")
+    calibrate(LinearEngine(), [EventRange(events)], CONFIG, running)
+    other = dataclasses.replace(CONFIG, lam=1e-5)
+    fresh = calibrate(LinearEngine(), [EventRange(events)], other, running)
+    wanted = calibrate(LinearEngine(), [EventRange(events)], other)
+    np.testing.assert_array_equal(fresh.nulls[1].t, wanted.nulls[1].t)
+
+
+def test_widths_scales_and_half_store_go_through(events: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        CONFIG,
+        window=window_spec("count", 50),
+        sigma_quantiles=(0.1, 0.5, 0.9),
+        scales=(4, 2),
+        store="float16",
+    )
+    running = Running(runner=ProcessRunner(2), shared=tmp_path / "d4.ref")
+    made = calibrate(LinearEngine(), [EventRange(events)], config, running)
+    assert made.facts.scales == (1, 2, 4)
+    assert {scale: nulls.t.shape for scale, nulls in made.nulls.items()} == {
+        1: (20, 3), 2: (20, 3), 4: (20, 3)}  # fmt: skip
+    shares = made.facts.offset_shares
+    assert shares[4] == pytest.approx(4 * shares[1])
+    assert len(made.facts.options["sigmas"]) == 3
+    assert made.reference.psi.element_size() == 2
+
+
+def test_merged_windows_need_events_to_match() -> None:
+    merged = CalibrationConfig(window=window_spec("count", 1000), scales=(10,))
+    sizes = choose_sizes(200_000, merged)
+    assert sizes.n_ref == 20_000  # twice the merged window
+    with pytest.raises(SampleSizeError, match="1000 events and 10 of them merged needs at least"):
+        choose_sizes(20_000, merged)
+
+
+def test_likelihood_is_another_statistic(events: Path, plain: ReferenceArtifact) -> None:
+    config = dataclasses.replace(CONFIG, loss="likelihood")
+    made = calibrate(LinearEngine(), [EventRange(events)], config)
+    assert made.facts.loss == "likelihood"
+    correlation = np.corrcoef(made.nulls[1].t[:, 0], plain.nulls[1].t[:, 0])[0, 1]
+    assert 0.8 < correlation < 1.0

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from engines.errors import ArtifactError, MismatchError
-from engines.nplm import NullDistribution
+from engines.nplm import WidthNulls
 from engines.reference_file import ReferenceArtifact, load_reference, save_reference
 from tests.support import FINGERPRINT, LinearEngine, gaussians, small_artifact, window_spec
 
@@ -29,10 +30,13 @@ def path(tmp_path: Path, artifact: ReferenceArtifact) -> Path:
 def test_round_trip(path: Path, artifact: ReferenceArtifact) -> None:
     loaded = load_reference(path)
     assert loaded.facts == artifact.facts
-    np.testing.assert_array_equal(loaded.null.t, artifact.null.t)
+    assert loaded.nulls.keys() == artifact.nulls.keys()
+    np.testing.assert_array_equal(loaded.nulls[1].t, artifact.nulls[1].t)
     np.testing.assert_array_equal(loaded.reference.embeddings, artifact.reference.embeddings)
     window = gaussians(200, np.random.default_rng(5))
-    assert loaded.reference.test(window).t == artifact.reference.test(window).t
+    np.testing.assert_array_equal(
+        loaded.reference.test(window).t, artifact.reference.test(window).t
+    )
 
 
 def test_time_window_survives(tmp_path: Path) -> None:
@@ -44,9 +48,10 @@ def test_time_window_survives(tmp_path: Path) -> None:
 
 
 def test_file_appears_whole_and_replaces_the_old(path: Path, artifact: ReferenceArtifact) -> None:
-    other = ReferenceArtifact(artifact.reference, NullDistribution(np.arange(9.0)), artifact.facts)
+    nulls = {1: WidthNulls(np.arange(9.0)[:, None])}
+    other = ReferenceArtifact(artifact.reference, nulls, artifact.facts)
     save_reference(path, other)
-    assert len(load_reference(path).null.t) == 9
+    assert load_reference(path).nulls[1].n_toys == 9
     assert [entry.name for entry in path.parent.iterdir()] == ["d4.ref"]
 
 
@@ -83,9 +88,9 @@ def test_foreign_file_is_refused(path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("metadata", [None, {}, {"nplm_stream_reference": "[]"},
                                       {"nplm_stream_reference": "{"},
-                                      {"nplm_stream_reference": '{"format": 1}'}])  # fmt: skip
+                                      {"nplm_stream_reference": '{"format": 2}'}])  # fmt: skip
 def test_foreign_safetensors_file_is_refused(path: Path, metadata: dict[str, str] | None) -> None:
-    names = ("mean", "std", "centres", "projector", "ridge", "embeddings", "toys_t")
+    names = ("mean", "std", "centres", "projector", "ridge", "embeddings", "toys_t_1")
     save_file({name: np.zeros(3) for name in names}, path, metadata=metadata)
     with pytest.raises(ArtifactError, match="not a complete reference file"):
         load_reference(path)
@@ -93,9 +98,9 @@ def test_foreign_safetensors_file_is_refused(path: Path, metadata: dict[str, str
 
 def test_file_of_another_format_is_refused(path: Path) -> None:
     content = path.read_bytes()
-    assert content.count(b'\\"format\\": 1') == 1
-    path.write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
-    with pytest.raises(ArtifactError, match="has format 9; this version reads 1"):
+    assert content.count(b'\\"format\\": 2') == 1
+    path.write_bytes(content.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
+    with pytest.raises(ArtifactError, match="has format 9; this version reads 2"):
         load_reference(path)
 
 
@@ -116,7 +121,7 @@ def test_one_altered_byte_of_any_tensor_is_noticed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [(b'\\"n_expected\\": 200.0', b'\\"n_expected\\": 300.0'),
-     (b'\\"sigma\\": 3', b'\\"sigma\\": 5'),
+     (b'\\"sigmas\\": [3', b'\\"sigmas\\": [5'),
      (FINGERPRINT.encode(), FINGERPRINT.replace("a", "c").encode()),
      (b'\\"n_toys\\": 99', b'\\"n_toys\\": 98')],
 )  # fmt: skip
@@ -149,7 +154,33 @@ def test_other_window_is_refused_with_both(artifact: ReferenceArtifact) -> None:
 
 
 def test_calibration_in_one_sentence(artifact: ReferenceArtifact) -> None:
-    text = artifact.facts.calibration
+    text = artifact.facts.calibration()
     assert text.startswith("99 toys of 200 events from a pool of 4000 background events")
     assert "each event used about 5.0 times" in text
     assert "offset of the finite pool about 11 %" in text
+
+
+def test_widths_and_scales_survive(tmp_path: Path) -> None:
+    made = small_artifact(n_toys=9, sigma_quantiles=(0.1, 0.5, 0.9), scales=(4,))
+    save_reference(tmp_path / "wide.ref", made)
+    loaded = load_reference(tmp_path / "wide.ref", threads=2)
+    assert loaded.facts == made.facts
+    assert loaded.facts.scales == (1, 4)
+    assert loaded.facts.loss_of(4) == "likelihood"
+    assert loaded.reference.basis.sigmas == made.reference.basis.sigmas
+    for scale in (1, 4):
+        assert loaded.nulls[scale].t.shape == (9, 3)
+        np.testing.assert_array_equal(loaded.nulls[scale].t, made.nulls[scale].t)
+    window = gaussians(200, np.random.default_rng(5))
+    np.testing.assert_array_equal(loaded.reference.test(window).t, made.reference.test(window).t)
+    assert loaded.facts.calibration(4).startswith("9 toys of 4 windows of 200 events from a pool")
+
+
+@pytest.mark.parametrize("name", ["projector", "embeddings", "toys_t_1"])
+def test_missing_tensor_is_refused(path: Path, name: str) -> None:
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys() if key != name}  # noqa: SIM118
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ArtifactError, match=r"not a complete|was altered"):
+        load_reference(path)

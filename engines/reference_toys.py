@@ -1,0 +1,123 @@
+"""The job of a calibration: t of toys drawn from a pool, in whatever process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.nplm import Basis, CachedReference, Features, Loss
+from engines.types import Float64Array, FloatArray, IntArray
+
+__all__ = ["ReferenceToys", "features_on_disk"]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What a reference is made of; small beside its features."""
+
+    basis: Basis
+    embeddings: FloatArray
+    n_expected: float
+    loss: Loss
+    device: str
+    dtype: torch.dtype
+
+    def build(self, psi: Features | None) -> CachedReference:
+        return CachedReference(
+            self.basis,
+            self.embeddings,
+            self.n_expected,
+            loss=self.loss,
+            device=self.device,
+            dtype=self.dtype,
+            psi=psi,
+        )
+
+
+class ReferenceToys:
+    """Tests toys of one pool against one reference.
+
+    What travels to another process are embeddings; features are computed there, or mapped from
+    `folder`, so that the processes of one machine share one copy of them.
+
+    Args:
+        reference: what toys are compared with.
+        pool: (n_pool, d) embeddings that toys are drawn from.
+        scale: how many windows a toy merges.
+        folder: where `features_on_disk` keeps the features, if anywhere.
+    """
+
+    def __init__(
+        self,
+        reference: CachedReference,
+        pool: FloatArray,
+        *,
+        scale: int = 1,
+        folder: Path | None = None,
+    ) -> None:
+        """Hold the reference; `prepare` does the work."""
+        self._reference: CachedReference | None = reference
+        self._psi: Features | None = None
+        self._recipe = _Recipe(
+            reference.basis.to("cpu"),
+            reference.embeddings,
+            reference.n_expected,
+            reference.loss,
+            str(reference.basis.mean.device),
+            reference.dtype,
+        )
+        self._pool, self._scale, self._folder = pool, scale, folder
+
+    @property
+    def batch_size(self) -> int:
+        """Toys that fit into one batch."""
+        return self._ready().batch_size(self._scale)
+
+    def prepare(self) -> None:
+        """Compute or map the features; does nothing if they are there."""
+        if self._psi is None:
+            mapped = self._mapped("pool")
+            self._psi = self._ready().features(self._pool) if mapped is None else mapped
+
+    def run(self, toys: list[IntArray]) -> Float64Array:
+        """Return t, (n_toys, n_widths)."""
+        self.prepare()
+        if self._psi is None:
+            msg = "prepare must come before run"
+            raise RuntimeError(msg)
+        return self._ready().test_batch(self._psi, toys, scale=self._scale)
+
+    def _ready(self) -> CachedReference:
+        if self._reference is None:
+            self._reference = self._recipe.build(self._mapped("reference"))
+        return self._reference
+
+    def _mapped(self, name: str) -> Features | None:
+        if self._folder is None:
+            return None
+        return torch.from_numpy(np.load(self._folder / f"{name}.npy", mmap_mode="c"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the features behind."""
+        return {**self.__dict__, "_reference": None, "_psi": None}
+
+
+@contextmanager
+def features_on_disk(reference: CachedReference, pool: FloatArray, beside: Path) -> Iterator[Path]:
+    """Keep the features of reference and pool in a folder for as long as the context lasts.
+
+    Args:
+        reference: of which the features are there already.
+        pool: (n_pool, d) embeddings.
+        beside: the folder is made next to this file: temporary folders are often kept in memory.
+    """
+    with TemporaryDirectory(prefix=f".{beside.name}.", dir=beside.parent) as name:
+        folder = Path(name)
+        np.save(folder / "reference.npy", reference.psi.cpu().numpy())
+        np.save(folder / "pool.npy", reference.features(pool).cpu().numpy())
+        yield folder
