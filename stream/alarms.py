@@ -6,7 +6,7 @@ any time T the expected number of false alarms is rate x T, whatever the windows
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +15,8 @@ import numpy as np
 
 from engines.errors import ArtifactError, ParameterError
 from engines.event_files import write_events
-from engines.nplm import WindowTest, z_score
+from engines.nplm import z_score
+from engines.types import Float64Array
 from stream.window import ClosedWindow
 
 __all__ = ["FalseAlarmRate", "Trials", "write_alarm"]
@@ -39,10 +40,12 @@ class FalseAlarmRate:
     Attributes:
         per_s: false alarms per second.
         text: what the operator typed.
+        n_scales: how many time scales share them, equally.
     """
 
     per_s: float
     text: str
+    n_scales: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -60,9 +63,21 @@ class FalseAlarmRate:
             raise ParameterError(msg)
         return cls(float(match[1]) / _PERIODS_S[match[2]], text)
 
+    def shared(self, n_scales: int) -> Self:
+        """Return the rate as each of so many scales sees it."""
+        return replace(self, n_scales=n_scales)
+
     def threshold_p(self, spacing_s: float) -> float:
-        """Return the p-value at or below which a window alarms, capped at 0.01."""
-        return min(self.per_s * spacing_s, _LARGEST_P)
+        """Return the p-value at or below which a window of one scale alarms, capped at 0.01."""
+        return min(self.per_s * spacing_s / self.n_scales, _LARGEST_P)
+
+    def inverse_s(self, p_value: float, spacing_s: float) -> float:
+        """Return how many seconds hold one false alarm, were this p-value the threshold.
+
+        >>> FalseAlarmRate.parse("1/day").shared(2).inverse_s(0.001, 60.0)
+        30000.0
+        """
+        return spacing_s / (p_value * self.n_scales)
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ class Trials:
 
 
 def write_alarm(
-    folder: Path, window: ClosedWindow, test: WindowTest, record: dict[str, object]
+    folder: Path, window: ClosedWindow, f: Float64Array, record: dict[str, object]
 ) -> Path:
     """Keep a window that alarmed: its most anomalous events, embeddings and result line.
 
@@ -102,13 +117,19 @@ def write_alarm(
     first) with `f` of those events, and `embeddings` and `f_window` of the whole window; the result
     line is the attribute `result`.
 
+    Args:
+        folder: where; made if missing.
+        window: the window.
+        f: (n_data,) log density ratio of each event, of the kernel width that decided.
+        record: the result line.
+
     Returns:
         The file's path.
 
     Raises:
         ArtifactError: if it cannot be written.
     """
-    order = np.argsort(-test.f)[:_N_ANOMALOUS]
+    order = np.argsort(-f)[:_N_ANOMALOUS]
     name = f"alarm-{record['run']}-{window.index:06d}.h5"
     path = folder / name
     partial = folder / f".{name}.new"
@@ -116,9 +137,9 @@ def write_alarm(
         folder.mkdir(parents=True, exist_ok=True)
         write_events(partial, window.particles[order])
         with h5py.File(partial, "a") as file:
-            file["f"] = test.f[order]
+            file["f"] = f[order]
             file["embeddings"] = window.embeddings
-            file["f_window"] = test.f.astype(np.float32)
+            file["f_window"] = f.astype(np.float32)
             file.attrs["result"] = json.dumps(record)
         partial.replace(path)
     except OSError as exc:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from stream.metrics import Metrics
     from stream.page import Page
     from stream.results import Sink
-    from stream.service import Consumer
 
 __all__ = ["main"]
 
@@ -54,13 +53,25 @@ def _parser() -> CommandParser:
         help="pull: bind, nothing is dropped; sub: connect to a producer's PUB, may lose messages",
     )
     add("--window", help="10000 or 60s; must be what the reference was calibrated for (default)")
+    add(
+        "--slide",
+        metavar="STEP",
+        help="2500 or 15s: test a window each STEP, of the last --window; STEP divides it",
+    )
     add("--rate", type=positive_float, metavar="HZ", help="expected rate of a time window")
     add("--far", default="1/month", help="false-alarm rate, NUMBER/hour|day|week|month|year")
     add(
         "--alarm-on",
-        choices=("chi2", "toys"),
+        choices=("chi2", "gamma", "toys"),
         default="chi2",
-        help="p that alarms: the chi-square fitted to the toys, or the toys alone",
+        help="p that alarms: of the law fitted to the toys, or of the toys alone",
+    )
+    add(
+        "--relabellings",
+        type=_count,
+        default=99,
+        metavar="N",
+        help="confirm each alarm by so many random relabellings of events; 0 for none",
     )
     add("--results", type=Path, metavar="FILE", help="append one JSON line a window")
     add("--alarms", type=Path, metavar="DIR", help="keep the windows that alarm")
@@ -71,7 +82,16 @@ def _parser() -> CommandParser:
     add("--max-batch", type=positive_int, default=4096, help="events embedded at once")
     add("--threads", type=positive_int, default=1, help="CPU threads of the encoder")
     add("--test-threads", type=positive_int, default=1, help="CPU threads of the test")
+    add("--device", default="cpu", help="where the tests run: cpu or cuda")
     return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        msg = f"must be a whole number, 0 or above; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -79,35 +99,51 @@ def _run(options: argparse.Namespace) -> None:
     from prometheus_client import CollectorRegistry
 
     from engines.engine import open_engine
-    from engines.nplm import use_threads
+    from engines.nplm import check_device
     from engines.reference_file import load_reference
     from stream.alarms import FalseAlarmRate
+    from stream.console import announce, summarise
     from stream.endpoints import open_receiver
     from stream.metrics import Metrics
     from stream.monitor import Monitor
-    from stream.service import Consumer, Limits, Outputs
-    from stream.window import open_windows
+    from stream.service import Consumer, Limits
+    from stream.sliding import open_windows, panes_per_window
+    from stream.tester import Outputs
 
     stopped = _stop_on_signals()
     far = FalseAlarmRate.parse(options.far)
-    use_threads(options.test_threads)
+    check_device(options.device)
     metrics = Metrics(CollectorRegistry())
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         page = _serve(stack, options.http, metrics.registry)
         engine = stack.enter_context(open_engine(options.engine, threads=options.threads))
-        artifact = load_reference(options.reference or options.engine.with_suffix(".ref"))
+        artifact = load_reference(
+            options.reference or options.engine.with_suffix(".ref"),
+            device=options.device,
+            threads=options.test_threads,
+        )
         artifact.check_engine(engine)
         spec = _window(options, artifact.facts.window)
         artifact.check_window(spec)
+        artifact.reference.prepare()
+        n_panes = panes_per_window(spec, options.slide) if options.slide else 1
         socket = stack.enter_context(open_receiver(context, options.endpoint, options.pattern))
         run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         outputs = Outputs(_sinks(options, context), options.alarms)
-        _announce(options, engine, artifact, far.per_s, metrics)
+        _label(metrics, engine, artifact)
+        announce(options, engine, artifact, far)
         consumer = Consumer(
             engine,
-            Monitor(artifact, far, alarm_on=options.alarm_on, run=run),
-            open_windows(spec),
+            Monitor(
+                artifact,
+                far,
+                alarm_on=options.alarm_on,
+                n_relabellings=options.relabellings,
+                n_panes=n_panes,
+                run=run,
+            ),
+            open_windows(spec, n_panes),
             outputs,
             metrics,
             n_expected=spec.n_expected,
@@ -118,7 +154,7 @@ def _run(options: argparse.Namespace) -> None:
             consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)
         finally:
             consumer.close()
-        _summarise(consumer)
+        summarise(consumer)
 
 
 def _stop_on_signals() -> threading.Event:
@@ -149,48 +185,19 @@ def _window(options: argparse.Namespace, calibrated: "WindowSpec") -> "WindowSpe
     return WindowSpec.parse(options.window, rate_hz)
 
 
-def _announce(
-    options: argparse.Namespace,
-    engine: "Engine",
-    artifact: "ReferenceArtifact",
-    far_per_s: float,
-    metrics: "Metrics",
-) -> None:
-    """Say what runs, what its p-values rest on, and what they cannot do."""
+def _label(metrics: "Metrics", engine: "Engine", artifact: "ReferenceArtifact") -> None:
+    """Let the metrics say what runs."""
     from engines.artifact import versions
 
-    facts, null = artifact.facts, artifact.null
+    metrics.open_scales(scale for scale in artifact.nulls if scale > 1)
     metrics.build.info(
         {
             "version": versions()["nplm-stream"],
             "engine": engine.fingerprint,
-            "reference_created": facts.created,
-            "window": str(facts.window),
+            "reference_created": artifact.facts.created,
+            "window": str(artifact.facts.window),
         }
     )
-    sys.stdout.write(
-        f"engine      {options.engine} ({engine.dim} dimensions, {engine.fingerprint[:16]}...)\n"
-        f"calibrated  on {facts.calibration}\n"
-        f"alarms      at {options.far}, on the {options.alarm_on} p-value\n"
-        f"listening   on {options.endpoint} ({options.pattern}); http {options.http}\n\n"
-    )
-    sys.stdout.flush()
-    if options.alarm_on == "toys":
-        _LOG.warning(
-            "%d toys give no p below %.2g, so at %s only windows more than %.3g s apart can alarm; "
-            "calibrate with more toys or use --alarm-on chi2",
-            facts.n_toys,
-            null.resolution,
-            options.far,
-            null.resolution / far_per_s,
-        )
-    elif null.chi2_ks_p < 0.01:
-        _LOG.warning(
-            "the toys do not follow the fitted chi-square (KS p = %.2g): p-values beyond %.2g are "
-            "not to be trusted",
-            null.chi2_ks_p,
-            null.resolution,
-        )
 
 
 def _sinks(options: argparse.Namespace, context: "Context") -> "list[Sink]":
@@ -211,15 +218,6 @@ def _sinks(options: argparse.Namespace, context: "Context") -> "list[Sink]":
         sinks.append(Publisher(open_publisher(context, options.publish)))
     sinks.append(Table(sys.stdout))
     return sinks
-
-
-def _summarise(consumer: "Consumer") -> None:
-    sys.stdout.write(
-        f"\n{consumer.n_events} events in {consumer.n_messages} messages; "
-        f"{consumer.n_rejected} messages refused, {consumer.n_missing} missing; "
-        f"{consumer.n_tested} windows tested, {consumer.n_skipped} skipped, "
-        f"{consumer.n_alarms} alarms; {consumer.n_open} events of an unfinished window not tested\n"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -221,6 +221,7 @@ def _is_free(port: int) -> bool:
 
 def _judge(lines: list[dict[str, Any]]) -> None:
     """Say what came out, and fail if it is not what the demo promises."""
+    lines = [line for line in lines if line["scale"] == 1]
     background = [line["alarm"] for line in lines if line["n_injected"] == 0]
     injected = [line["alarm"] for line in lines if line["n_injected"] > 0]
     _say(

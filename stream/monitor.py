@@ -1,110 +1,53 @@
-"""The test of each window, beside the stream.
-
-`Monitor` turns a window into a result; `TestRunner` runs it on a thread of its own, so that
-embedding never waits for a test.
-"""
+"""The test of each window, and of longer scales: t, what the toys say of it, whether it alarms."""
 
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import TypeAlias, cast
 
-from engines.nplm import WindowTest, z_score
+import numpy as np
+
+from engines.nplm import Features, Tail, WidthNulls, z_score
 from engines.reference_file import ReferenceArtifact
-from stream.alarms import FalseAlarmRate, Trials
-from stream.window import ClosedWindow, Span
+from engines.types import Float64Array, FloatArray
+from stream.account import Account
+from stream.alarms import FalseAlarmRate
+from stream.nested import MergedWindow, NestedWindows
+from stream.window import ClosedWindow
+from stream.window_result import (
+    NOT_CONFIRMED,
+    Confirmation,
+    Decision,
+    Significance,
+    Tested,
+    WindowResult,
+)
 
-__all__ = ["AlarmTail", "Monitor", "TestRunner", "WindowResult"]
+__all__ = ["Monitor"]
 
 _LOG = logging.getLogger(__name__)
 _CONVERGED = 1e-4
 
-AlarmTail = Literal["chi2", "toys"]
-
-
-@dataclass(frozen=True)
-class WindowResult:
-    """One line of the results.
-
-    Attributes:
-        run: name of this run of the consumer.
-        window: index of the window within the run.
-        mode, n_events, n_expected: what was counted and what the null expects.
-        t_start_ns, t_end_ns: production time, unix ns.
-        spacing_s: time since the window before, which the false-alarm rate is charged for.
-        t: test statistic.
-        p, z: empirical, from the toys; p is never below p_resolution, 1 / (n_toys + 1).
-        p_chi2, z_chi2: from the chi-square fitted to the toys.
-        z_systematic: change of z_chi2 if t is off by the finite pool's expected offset.
-        extrapolated: whether p_chi2 lies beyond the toys' resolution.
-        chi2_ks_p: how well the toys follow that chi-square.
-        alarm_on: which p decides about an alarm.
-        threshold_p: the p at which this window alarms.
-        inverse_far_s: one false alarm as extreme as this one is expected in so many seconds.
-        below_null: whether t lies more than six spreads below the null: data so unlike the
-            reference that the fit broke down. Such a window alarms whatever its p.
-        n_missing: messages known to be missing from the window, or just after it.
-        complete: false for a time window with missing messages: its rate means nothing, so it
-            neither alarms nor counts as a trial.
-        alarm: whether it alarmed.
-        trials, p_global, z_global: the run so far, corrected for the number of windows.
-        converged: whether the fit reached its tolerance.
-        test_s: seconds that the test took.
-        spans: which events of which source the window holds.
-        calibrated_on: what every p-value here rests on.
-        engine: fingerprint of the encoder.
-    """
-
-    run: str
-    window: int
-    mode: str
-    n_events: int
-    n_expected: float
-    t_start_ns: int
-    t_end_ns: int
-    spacing_s: float
-    t: float
-    p: float
-    z: float
-    p_resolution: float
-    p_chi2: float
-    z_chi2: float
-    z_systematic: float
-    extrapolated: bool
-    chi2_ks_p: float
-    alarm_on: AlarmTail
-    threshold_p: float
-    inverse_far_s: float
-    below_null: bool
-    n_missing: int
-    complete: bool
-    alarm: bool
-    trials: int
-    p_global: float
-    z_global: float
-    converged: bool
-    test_s: float
-    spans: tuple[Span, ...]
-    calibrated_on: str
-    engine: str
-
-    def record(self) -> dict[str, object]:
-        """Return the result as what JSON can hold."""
-        return asdict(self)
+_AnyWindow: TypeAlias = ClosedWindow | MergedWindow
 
 
 class Monitor:
     """Tests windows one after the other and keeps the run's accounts.
 
+    Each time scale that the reference is calibrated for beside 1 is tested too, and has accounts
+    of its own; all scales share the false-alarm rate equally.
+
     Args:
         artifact: the calibrated reference.
         far: the operator's false-alarm rate.
-        alarm_on: `chi2` extrapolates beyond the toys; `toys` cannot go below their resolution.
+        alarm_on: `chi2` and `gamma` extrapolate beyond the toys; `toys` cannot go below their
+            resolution.
+        n_relabellings: of each alarm's confirmation; 0 for none.
+        n_panes: steps in a window; 1 where windows do not overlap.
         run: name of this run.
-        clock: seconds, for the test's duration.
+        clock: seconds, for durations.
+        rng: makes the relabellings' generator from the window's index, so that a replay repeats
+            them.
     """
 
     def __init__(
@@ -112,129 +55,186 @@ class Monitor:
         artifact: ReferenceArtifact,
         far: FalseAlarmRate,
         *,
-        alarm_on: AlarmTail = "chi2",
+        alarm_on: Tail = "chi2",
+        n_relabellings: int = 0,
+        n_panes: int = 1,
         run: str = "",
         clock: Callable[[], float] = time.perf_counter,
+        rng: Callable[[int], np.random.Generator] = np.random.default_rng,
     ) -> None:
         """Start with no trials."""
-        self._artifact, self._far, self._alarm_on = artifact, far, alarm_on
+        self._artifact, self._alarm_on = artifact, alarm_on
+        self._n_relabellings, self._rng = n_relabellings, rng
         self._run, self._clock = run, clock
-        self._trials = Trials()
-        self._last_end_ns: int | None = None
-
-    def examine(self, window: ClosedWindow) -> tuple[WindowResult, WindowTest]:
-        """Test a window and account for it."""
-        started = self._clock()
-        test = self._artifact.reference.test(window.embeddings)
-        test_s = self._clock() - started
-        null, facts = self._artifact.null, self._artifact.facts
-        p, p_chi2 = null.p_value(test.t), null.chi2_p_value(test.t)
-        p_alarm = p_chi2 if self._alarm_on == "chi2" else p
-        below = null.is_below(test.t)
-        spacing_s = self._spacing_s(window)
-        threshold_p = self._far.threshold_p(spacing_s)
-        complete = facts.window.mode == "count" or window.n_missing == 0
-        if complete:
-            self._trials = self._trials.add(p_alarm)
-        result = WindowResult(
-            run=self._run,
-            window=window.index,
-            mode=facts.window.mode,
-            n_events=len(window),
-            n_expected=facts.window.n_expected,
-            t_start_ns=window.t_start_ns,
-            t_end_ns=window.t_end_ns,
-            spacing_s=spacing_s,
-            t=test.t,
-            p=p,
-            z=null.z_score(test.t),
-            p_resolution=null.resolution,
-            p_chi2=p_chi2,
-            z_chi2=z_score(p_chi2),
-            z_systematic=null.chi2_z_shift(test.t, facts.offset_share * null.std),
-            extrapolated=p_chi2 < null.resolution,
-            chi2_ks_p=null.chi2_ks_p,
-            alarm_on=self._alarm_on,
-            threshold_p=threshold_p,
-            inverse_far_s=spacing_s / p_alarm,
-            below_null=below,
-            n_missing=window.n_missing,
-            complete=complete,
-            alarm=complete and (below or p_alarm <= threshold_p),
-            trials=self._trials.n,
-            p_global=self._trials.global_p,
-            z_global=self._trials.global_z,
-            converged=test.gradient_squared <= _CONVERGED,
-            test_s=test_s,
-            spans=window.spans,
-            calibrated_on=facts.calibration,
-            engine=facts.engine_fingerprint,
+        scales = sorted(artifact.nulls)
+        # Known before the first window: they take a while.
+        self._ks_p = {
+            scale: (nulls.ks_p("chi2"), nulls.ks_p("gamma"))
+            for scale, nulls in artifact.nulls.items()
+        }
+        self._accounts = {scale: Account(far, alarm_on, len(scales)) for scale in scales}
+        by_time = artifact.facts.window.mode == "time"
+        self._nested = NestedWindows(
+            [scale for scale in scales if scale > 1], n_panes=n_panes, by_time=by_time
         )
-        return result, test
-
-    def _spacing_s(self, window: ClosedWindow) -> float:
-        """Production time since the last window; never negative, also when a clock jumps back."""
-        start_ns = window.t_start_ns if self._last_end_ns is None else self._last_end_ns
-        self._last_end_ns = max(window.t_end_ns, start_ns)
-        return (self._last_end_ns - start_ns) / 1e9
-
-
-class TestRunner:
-    """Runs a function on windows, on one thread, with a bounded queue.
-
-    When windows close faster than they can be tested, the oldest that still waits is given up for
-    the newest, and counted.
-
-    Args:
-        examine: what to do with a window.
-        skipped: called with each window that is given up.
-        size: how many windows may wait.
-    """
-
-    __test__ = False
-
-    def __init__(
-        self,
-        examine: Callable[[ClosedWindow], None],
-        skipped: Callable[[ClosedWindow], None],
-        size: int = 4,
-    ) -> None:
-        """Start the thread."""
-        self._examine, self._skipped, self._size = examine, skipped, size
-        self._waiting: deque[ClosedWindow] = deque()
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="nplm-test", daemon=True)
-        self._thread.start()
 
     @property
-    def n_waiting(self) -> int:
-        """Windows that wait for their test."""
-        return len(self._waiting)
+    def n_broken(self) -> dict[int, int]:
+        """Runs of windows, by scale, that were broken before they made a window of that scale."""
+        return self._nested.n_broken
 
-    def submit(self, window: ClosedWindow) -> None:
-        """Queue a window; never blocks."""
-        with self._changed:
-            if len(self._waiting) >= self._size:
-                self._skipped(self._waiting.popleft())
-            self._waiting.append(window)
-            self._changed.notify()
+    def features(self, embeddings: FloatArray) -> Features:
+        """Return what the test needs of (n, d) embeddings; safe on any thread."""
+        return self._artifact.reference.features(embeddings)
 
-    def close(self) -> None:
-        """Finish the windows that wait, then end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
+    def examine(
+        self, window: ClosedWindow, *, confirm: bool = True
+    ) -> tuple[WindowResult, Float64Array]:
+        """Test a window and account for it.
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
-                    return
-                window = self._waiting.popleft()
-            try:
-                self._examine(window)
-            except Exception:  # noqa: BLE001 - one window's fault must not end the stream
-                _LOG.exception("the test of window %d failed", window.index)
+        Args:
+            window: the window.
+            confirm: whether an alarm may take the time of a relabelling test.
+
+        Returns:
+            The result, and f of each event, (n_data,), of the width that decided.
+
+        Raises:
+            Exception: what computing the features raised.
+            FloatingPointError: if t is not finite.
+        """
+        pieces = _pieces(window)
+        started = self._clock()
+        test = self._artifact.reference.test_features(pieces)
+        test_s = self._clock() - started
+        width, significance = self._judge(test.t, window.scale)
+        tested = self._tested(window, test_s, converged=test.gradient_squared <= _CONVERGED)
+        decision = self._decide(window, significance, tested)
+        confirmation = NOT_CONFIRMED
+        if decision.alarm and confirm and self._n_relabellings:
+            confirmation = self._confirm(window, width, below_null=significance.below_null)
+        result = WindowResult.of(tested, significance, decision, confirmation)
+        return result, np.asarray(test.f[width], dtype=np.float64)
+
+    def merge(self, window: ClosedWindow) -> Iterator[WindowResult]:
+        """Add a window to the longer scales; yield the result of each that it completes.
+
+        Exhaust the iterator.
+        """
+        longer = len(self._accounts) > 1 and self._is_complete(window)
+        if not longer or not self._nested.wants(window):
+            return
+        sums = self._artifact.reference.sums(_pieces(window))
+        for merged in self._nested.add(window, sums):
+            started = self._clock()
+            t = self._artifact.reference.test_sums(merged.sums[None], scale=merged.scale)[0]
+            test_s = self._clock() - started
+            _, significance = self._judge(t, merged.scale)
+            tested = self._tested(merged, test_s, converged=None)
+            decision = self._decide(merged, significance, tested)
+            yield WindowResult.of(tested, significance, decision)
+
+    def _is_complete(self, window: _AnyWindow) -> bool:
+        return self._artifact.facts.window.mode == "count" or window.n_missing == 0
+
+    def _tested(self, window: _AnyWindow, test_s: float, *, converged: bool | None) -> Tested:
+        facts = self._artifact.facts
+        return Tested(
+            run=self._run,
+            window=window.index,
+            scale=window.scale,
+            overlap=window.overlap,
+            mode=facts.window.mode,
+            n_events=len(window),
+            n_expected=window.scale * facts.window.n_expected,
+            t_start_ns=window.t_start_ns,
+            t_end_ns=window.t_end_ns,
+            spans=window.spans,
+            n_missing=window.n_missing,
+            complete=self._is_complete(window),
+            converged=converged,
+            test_s=test_s,
+            loss=facts.loss_of(window.scale),
+            calibrated_on=facts.calibration(window.scale),
+            engine=facts.engine_fingerprint,
+        )
+
+    def _judge(self, t: Float64Array, scale: int) -> tuple[int, Significance]:
+        """Return which width decides and what the toys of a scale say of t, (n_widths,)."""
+        if not np.isfinite(t).all():
+            msg = f"t must be finite; got {t.tolist()} of {scale} windows as one"
+            raise FloatingPointError(msg)
+        nulls = self._artifact.nulls[scale]
+        judgement = nulls.judge(t)
+        width = _furthest_below(nulls, t) if judgement.is_below else judgement.width
+        sigmas = self._artifact.reference.basis.sigmas
+        law_p = judgement.p_gamma if self._alarm_on == "gamma" else judgement.p_chi2
+        significance = Significance(
+            t=float(t[width]),
+            sigma=float(sigmas[width]),
+            t_by_width=tuple(t.tolist()),
+            p_by_width=judgement.p_by_width,
+            sigmas=tuple(map(float, sigmas)),
+            p=judgement.p_value,
+            z=judgement.z_score,
+            p_interval=judgement.p_interval,
+            p_resolution=nulls.resolution,
+            p_chi2=judgement.p_chi2,
+            z_chi2=z_score(judgement.p_chi2),
+            p_gamma=judgement.p_gamma,
+            z_gamma=z_score(judgement.p_gamma),
+            chi2_ks_p=self._ks_p[scale][0],
+            gamma_ks_p=self._ks_p[scale][1],
+            z_systematic=self._z_systematic(nulls, t, scale),
+            extrapolated=law_p < nulls.resolution,
+            below_null=judgement.is_below,
+        )
+        return width, significance
+
+    def _z_systematic(self, nulls: WidthNulls, t: Float64Array, scale: int) -> float:
+        share = self._artifact.facts.offset_shares[scale]
+        return nulls.z_shift("gamma" if self._alarm_on == "gamma" else "chi2", t, share)
+
+    def _decide(self, window: _AnyWindow, significance: Significance, tested: Tested) -> Decision:
+        p_and_z = {
+            "chi2": (significance.p_chi2, significance.z_chi2),
+            "gamma": (significance.p_gamma, significance.z_gamma),
+            "toys": (significance.p, significance.z),
+        }
+        return self._accounts[tested.scale].decide(
+            *p_and_z[self._alarm_on],
+            bounds_ns=(window.t_start_ns, window.t_end_ns),
+            complete=tested.complete,
+            below_null=significance.below_null,
+        )
+
+    def _confirm(self, window: ClosedWindow, width: int, *, below_null: bool) -> Confirmation:
+        _LOG.info("window %d alarms; %d relabellings", window.index, self._n_relabellings)
+        started = self._clock()
+        try:
+            relabelling = self._artifact.reference.relabel(
+                _pieces(window),
+                width=width,
+                n_relabellings=self._n_relabellings,
+                rng=self._rng(window.index),
+            )
+        except Exception:  # noqa: BLE001 - the alarm stands, whatever becomes of its confirmation
+            _LOG.exception("the alarm of window %d could not be confirmed", window.index)
+            return NOT_CONFIRMED
+        return Confirmation(
+            p_relabelled=relabelling.p_value_below if below_null else relabelling.p_value,
+            n_relabellings=self._n_relabellings,
+            relabel_s=self._clock() - started,
+        )
+
+
+def _pieces(window: ClosedWindow) -> list[Features]:
+    """Wait for a window's features; they came from the same reference that will test them."""
+    return cast("list[Features]", window.features())
+
+
+def _furthest_below(nulls: WidthNulls, t: Float64Array) -> int:
+    spreads = [
+        (value - null.mean) / (null.std or 1.0) for null, value in zip(nulls.nulls, t, strict=True)
+    ]
+    return int(np.argmin(spreads))

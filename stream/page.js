@@ -10,7 +10,7 @@ function make(name, attributes, text) {
 }
 
 function draw(windows) {
-  const values = windows.flatMap((w) => [w.z_chi2, w.threshold_z]);
+  const values = windows.flatMap((w) => [w.z_alarm, w.threshold_z]);
   const low = Math.min(-1, ...values), high = Math.max(5, ...values) * 1.05;
   const first = windows[0].window, last = Math.max(first + 10, windows.at(-1).window);
   const x = (i) => L + ((i - first) / (last - first)) * (W - L - R);
@@ -23,10 +23,10 @@ function draw(windows) {
   nodes.push(make("text", { class: "tick", x: L, y: H - 8 }, `window ${first}`));
   nodes.push(make("text", { class: "tick", x: W - R, y: H - 8, "text-anchor": "end" }, last));
   nodes.push(make("polyline", { class: "threshold", points: line("threshold_z") }));
-  nodes.push(make("polyline", { class: "series", points: line("z_chi2") }));
+  nodes.push(make("polyline", { class: "series", points: line("z_alarm") }));
   for (const w of windows) {
-    const point = make("circle", { class: w.alarm ? "point alarm" : "point", cx: x(w.window), cy: y(w.z_chi2), r: 4 });
-    point.append(make("title", {}, `window ${w.window}: Z ${w.z_chi2.toFixed(2)}, t ${w.t.toFixed(1)}, ${w.n_events} events`));
+    const point = make("circle", { class: w.alarm ? "point alarm" : "point", cx: x(w.window), cy: y(w.z_alarm), r: 4 });
+    point.append(make("title", {}, `window ${w.window}: Z ${w.z_alarm.toFixed(2)}, t ${w.t.toFixed(1)}, ${w.n_events} events`));
     nodes.push(point);
   }
   $("plot").replaceChildren(...nodes);
@@ -39,10 +39,12 @@ async function update() {
     $("fill").textContent = `${Math.round(100 * data.fill)} %`;
     $("alarms").textContent = data.alarms;
     $("calibration").textContent = `Calibrated on ${data.calibrated_on}. False-alarm rate: ${data.far}.`;
+    $("merged").textContent = data.merged.map((w) =>
+      `${w.scale} windows as one, last Z ${w.z_alarm.toFixed(2)}${w.alarm ? ", ALARM" : ""}`).join("; ");
     if (data.windows.length) {
       const w = data.windows.at(-1);
       $("trials").textContent = w.trials;
-      $("z").textContent = w.z_chi2.toFixed(2);
+      $("z").textContent = w.z_alarm.toFixed(2);
       $("zglobal").textContent = w.z_global.toFixed(2);
       $("state").textContent = w.alarm ? `ALARM in window ${w.window}` : `window ${w.window}: nothing unusual`;
       $("state").className = w.alarm ? "alarm" : "";

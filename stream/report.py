@@ -17,6 +17,11 @@ from engines.types import AnyArray
 __all__ = ["ALARM_COLOUR", "draw_report", "draw_significance", "histogram_counts"]
 
 _INK, ALARM_COLOUR = "#2563eb", "#dc2626"
+_TAILS = {
+    "chi2": "chi-square fitted to the toys",
+    "gamma": "gamma law fitted to the toys",
+    "toys": "from the toys",
+}
 _LATENCY = "nplm_stream_event_latency_seconds"
 
 
@@ -24,11 +29,12 @@ def draw_report(lines: Sequence[dict[str, Any]], alarms: Path, metrics: str, out
     """Draw the three panels.
 
     Args:
-        lines: the consumer's results, each with `n_injected`.
+        lines: the consumer's results, each with `n_injected`; longer time scales are left out.
         alarms: folder of the alarms' records.
         metrics: what /metrics answered.
         output: the PNG to write.
     """
+    lines = [line for line in lines if line["scale"] == 1]
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(13, 4.2), layout="constrained")
         significance, plane, latency = figure.subplots(1, 3, width_ratios=(1.6, 1.1, 1.0))
@@ -46,7 +52,7 @@ def draw_significance(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
         lines: the consumer's results, each with `n_injected`.
     """
     window = np.array([line["window"] for line in lines])
-    z = np.array([line["z_chi2"] for line in lines])
+    z = np.array([line["z_alarm"] for line in lines])
     alarm = np.array([line["alarm"] for line in lines])
     axes.step(
         window,
@@ -66,7 +72,7 @@ def draw_significance(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
         mean = np.mean([line["n_injected"] for line in lines if line["n_injected"]])
         text = f"signal enters:\n{mean:.0f} of {lines[0]['n_events']} events"
         axes.text(injected[0] - 0.4, axes.get_ylim()[1], text, va="top", color=ALARM_COLOUR)
-    axes.set(xlabel="window", ylabel="Z (chi-square fitted to the toys)")
+    axes.set(xlabel="window", ylabel=f"Z ({_TAILS[lines[0]['alarm_on']]})")
     axes.set_title("Significance per window")
     axes.legend(loc="upper left", frameon=False)
 

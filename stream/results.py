@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from engines.errors import ArtifactError
-from stream.monitor import WindowResult
+from stream.window_result import WindowResult
 
 if TYPE_CHECKING:
     from stream.endpoints import Socket
@@ -76,10 +76,10 @@ class Publisher:
 
 
 class Table:
-    """One line a window for people.
+    """One line a window for people; `3x10` is window 3 of ten windows as one.
 
-    `Z` is the empirical one, which the number of toys limits (marked `>=` at that limit); `Z chi2`
-    is the tail of the chi-square fitted to the toys.
+    `Z` is the empirical one, which the number of toys limits (marked `>=` at that limit); `Z alarm`
+    is of the p-value that decides about an alarm.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -92,13 +92,14 @@ class Table:
         if not self._has_head:
             self._has_head = True
             self._stream.write(
-                f"{'window':>6} {'events':>7} {'t':>8} {'p':>8} {'Z':>7} {'Z chi2':>7} "
+                f"{'window':>7} {'events':>8} {'t':>8} {'p':>8} {'Z':>7} {'Z alarm':>7} "
                 f"{'1/FAR':>8} {'Z run':>6} {'test':>7}\n"
             )
+        name = f"{result.window}" + (f"x{result.scale}" if result.scale > 1 else "")
         limit = ">=" if result.p <= result.p_resolution else ""
         self._stream.write(
-            f"{result.window:>6} {result.n_events:>7} {result.t:>8.1f} {result.p:>8.2g} "
-            f"{limit + format(result.z, '.2f'):>7} {result.z_chi2:>7.2f} "
+            f"{name:>7} {result.n_events:>8} {result.t:>8.1f} {result.p:>8.2g} "
+            f"{limit + format(result.z, '.2f'):>7} {result.z_alarm:>7.2f} "
             f"{duration(result.inverse_far_s):>8} {result.z_global:>6.2f} "
             f"{1e3 * result.test_s:>4.0f} ms{_remark(result)}\n"
         )
@@ -111,10 +112,12 @@ class Table:
 def _remark(result: WindowResult) -> str:
     remarks = []
     if result.alarm:
-        remarks.append("ALARM: t below null" if result.below_null else "ALARM")
+        alarm = "ALARM: t below null" if result.below_null else "ALARM"
+        p = result.p_relabelled
+        remarks.append(alarm if p is None else f"{alarm} (relabelled p {p:.2g})")
     if result.n_missing:
         remarks.append(f"{result.n_missing} messages missing")
-    if not result.converged:
+    if result.converged is False:
         remarks.append("not converged")
     return "  " + ", ".join(remarks) if remarks else ""
 

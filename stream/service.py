@@ -1,45 +1,40 @@
 """The consumer's work: messages in, embedded in micro-batches, cut into windows, tested."""
 
+import itertools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import zmq
 
 from engines.engine import Engine
-from engines.errors import ArtifactError, EngineError, MessageError
-from engines.nplm import z_score
+from engines.errors import EngineError, MessageError
 from engines.reference_file import ReferenceFacts
 from engines.types import FloatArray
-from stream.alarms import write_alarm
+from stream.block import Block
 from stream.endpoints import Socket
+from stream.features import Featuriser, PendingFeatures
 from stream.message import Message, Reason, decode_message
 from stream.metrics import Metrics
-from stream.monitor import Monitor, TestRunner, WindowResult
-from stream.results import Sink
+from stream.monitor import Monitor
+from stream.runner import TestRunner
 from stream.sequence import SequenceTracker
 from stream.sparse_log import SparseLog
-from stream.window import Block, ClosedWindow, Windows
+from stream.tester import Outputs, Tester
+from stream.window import ClosedWindow, Windows
 
-__all__ = ["DEFAULT_LIMITS", "Consumer", "Limits", "Outputs"]
+__all__ = ["DEFAULT_LIMITS", "Consumer", "Limits"]
 
 _LOG = logging.getLogger(__name__)
 _POLL_MS = 100
 _DRAIN_S = 5.0
 _MAX_CLOCK_AHEAD_S, _MAX_CLOCK_BEHIND_S = 5.0, 86_400.0
-_RECENT = 500
+_MAX_SOURCES = 500
 
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where results go: sinks for every window, a folder for those that alarm."""
-
-    sinks: Sequence[Sink]
-    alarms: Path | None = None
+_Embedded: TypeAlias = tuple[FloatArray, PendingFeatures]
 
 
 @dataclass(frozen=True)
@@ -70,6 +65,11 @@ class Consumer:
         n_expected: events expected in a window, for the fill.
         limits: how much is taken on at once.
         now_ns: the wall clock, unix ns.
+
+    Attributes:
+        tester: what came of the windows.
+        n_events, n_messages, n_rejected, n_missing, n_skipped: events embedded; messages
+            accepted, refused and missing; windows given up.
     """
 
     def __init__(
@@ -84,17 +84,18 @@ class Consumer:
         limits: Limits = DEFAULT_LIMITS,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Start the test's thread."""
-        self._engine, self._monitor, self._windows = engine, monitor, windows
-        self._outputs, self._metrics = outputs, metrics
+        """Start the threads of the features and of the test."""
+        self._engine, self._windows, self._metrics = engine, windows, metrics
         self._n_expected, self._limits, self._now_ns = n_expected, limits, now_ns
         self._sequences, self._sparse_log = SequenceTracker(), SparseLog()
         self._open_sources: set[str] = set()
         self._any_ended = False
         self._n_unembedded = 0
-        self.recent: deque[WindowResult] = deque(maxlen=_RECENT)
+        self._confirms = True
         self.n_events = self.n_messages = self.n_rejected = self.n_missing = 0
-        self.n_tested = self.n_alarms = self.n_skipped = 0
+        self.n_skipped = 0
+        self.tester = Tester(monitor, outputs, metrics, self._sparse_log)
+        self._featuriser = Featuriser(monitor.features, metrics.features.observe)
         self._runner = TestRunner(self._examine, self._skip, limits.max_waiting)
 
     def run(
@@ -102,11 +103,13 @@ class Consumer:
     ) -> None:
         """Consume until `stopped`, or with `exit_on_end` until each source has sent its end.
 
-        What the socket has received by then is still processed and every closed window tested.
+        What the socket has received by then is still processed and every closed window tested;
+        once stopped, alarms are no longer confirmed, so that the end comes soon.
         """
         while not stopped() and not (exit_on_end and self._all_ended):
             if socket.poll(_POLL_MS):
                 self.take(_receive(socket, self._limits.max_batch))
+        self._confirms = not stopped()
         deadline = time.monotonic() + _DRAIN_S
         while time.monotonic() < deadline and socket.poll(0):
             self.take(_receive(socket, self._limits.max_batch))
@@ -114,16 +117,13 @@ class Consumer:
     def close(self) -> None:
         """Test the windows that wait, then close the outputs."""
         self._runner.close()
-        for sink in self._outputs.sinks:
-            try:
-                sink.close()
-            except (OSError, zmq.ZMQError) as exc:
-                _LOG.warning("%s did not close cleanly (%s)", type(sink).__name__, exc)
+        self._featuriser.close()
+        self.tester.close()
 
     @property
-    def n_open(self) -> int:
-        """Events in the window that is still open."""
-        return self._windows.n_open
+    def n_unclosed(self) -> int:
+        """Events that no closed window holds."""
+        return self._windows.n_unclosed
 
     @property
     def _all_ended(self) -> bool:
@@ -134,11 +134,11 @@ class Consumer:
         accepted = [found for frames in received if (found := self._accept(frames)) is not None]
         full = [(message, n_missing) for message, n_missing in accepted if len(message)]
         embedded = self._embed([message for message, _ in full])
-        for (message, n_missing), embeddings in zip(full, embedded, strict=True):
-            if embeddings is None:
+        for (message, n_missing), embedding in zip(full, embedded, strict=True):
+            if embedding is None:
                 self._n_unembedded += n_missing + 1
             else:
-                self._add(message, embeddings, n_missing + self._n_unembedded)
+                self._add(message, embedding, n_missing + self._n_unembedded)
                 self._n_unembedded = 0
         for message, _ in accepted:
             self._follow_source(message)
@@ -176,7 +176,7 @@ class Consumer:
         self._metrics.rejected.labels(exc.reason).inc()
         self._sparse_log.log(f"message refused ({exc.reason})", str(exc))
 
-    def _embed(self, messages: Sequence[Message]) -> list[FloatArray | None]:
+    def _embed(self, messages: Sequence[Message]) -> list[_Embedded | None]:
         """Embed messages together; if the encoder refuses, alone, refusing only the bad ones."""
         if not messages:
             return []
@@ -191,19 +191,25 @@ class Consumer:
                 return [None]
             return [alone for message in messages for alone in self._embed([message])]
         self._metrics.embedding.observe(time.perf_counter() - started)
-        ends = np.cumsum([len(message) for message in messages])
-        return list(np.split(embeddings, ends[:-1]))
+        features = self._featuriser.submit(embeddings)
+        ends = list(itertools.accumulate(map(len, messages), initial=0))
+        return [
+            (embeddings[start:stop], features[start:stop])
+            for start, stop in itertools.pairwise(ends)
+        ]
 
-    def _add(self, message: Message, embeddings: FloatArray, n_missing: int) -> None:
+    def _add(self, message: Message, embedded: _Embedded, n_missing: int) -> None:
         self._metrics.events.inc(len(message))
         self._metrics.latency.observe(max(0.0, (self._now_ns() - message.t_ns) / 1e9))
         self.n_events += len(message)
+        embeddings, features = embedded
         block = Block(
             source=message.source,
             seq=message.seq,
             t_ns=message.t_ns,
             particles=message.particles,
             embeddings=embeddings,
+            features=features,
             n_missing=n_missing,
         )
         n_empty = self._windows.n_empty
@@ -222,33 +228,16 @@ class Consumer:
             self._open_sources.discard(message.source)
             self._any_ended = True
             self._sparse_log.log("source ended", message.source, logging.INFO)
-        elif message.source not in self._open_sources and len(self._open_sources) < _RECENT:
+        elif message.source not in self._open_sources and len(self._open_sources) < _MAX_SOURCES:
             self._open_sources.add(message.source)
             self._sparse_log.log("source started", message.source, logging.INFO)
 
     def _examine(self, window: ClosedWindow) -> None:
-        try:
-            result, test = self._monitor.examine(window)
-        except Exception:
-            self._metrics.windows.labels("failed").inc()
-            raise
-        self.n_tested += 1
-        self.n_alarms += result.alarm
-        if not result.converged:
-            self._metrics.unconverged.inc()
-        if result.alarm and self._outputs.alarms is not None:
-            try:
-                kept = write_alarm(self._outputs.alarms, window, test, result.record())
-                _LOG.info("kept the alarm of window %d in %s", window.index, kept)
-            except ArtifactError as exc:
-                self._sparse_log.log("alarm not kept", str(exc))
-        for sink in self._outputs.sinks:
-            try:
-                sink.write(result)
-            except (OSError, zmq.ZMQError) as exc:
-                self._sparse_log.log(f"result not written to {type(sink).__name__}", str(exc))
-        self._metrics.observe_result(result)
-        self.recent.append(result)
+        # With many windows waiting, each is still tested before one is confirmed.
+        n_waiting = self._runner.n_waiting
+        self._metrics.waiting.set(n_waiting)
+        has_time = n_waiting <= self._limits.max_waiting // 2
+        self.tester.examine(window, confirm=self._confirms and has_time)
 
     def _skip(self, window: ClosedWindow) -> None:
         self.n_skipped += 1
@@ -258,17 +247,12 @@ class Consumer:
 
     def snapshot(self, facts: ReferenceFacts, far: str) -> dict[str, object]:
         """Return what the live page shows."""
-        windows = [
-            {**replace(result, spans=()).record(), "threshold_z": z_score(result.threshold_p)}
-            for result in tuple(self.recent)
-        ]
         return {
             "events": self.n_events,
             "fill": self._windows.n_open / self._n_expected,
-            "alarms": self.n_alarms,
-            "calibrated_on": facts.calibration,
+            "calibrated_on": facts.calibration(),
             "far": far,
-            "windows": windows,
+            **self.tester.snapshot(),
         }
 
 

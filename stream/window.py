@@ -1,106 +1,83 @@
 """Cutting the stream into windows: every event lands in exactly one, in the order of arrival.
 
 Windows here are tumbling: disjoint, so that their p-values under the null share the reference and
-nothing else.
+nothing else. `stream.sliding` makes overlapping ones of them.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from engines.types import FloatArray
-from engines.windows import WindowSpec
+from stream.block import Block, Span, join_spans
+from stream.features import Features
 
 __all__ = [
-    "Block",
     "ClosedWindow",
     "CountWindows",
-    "Span",
     "TimeWindows",
     "Windows",
-    "open_windows",
 ]
 
 
 @dataclass(frozen=True)
-class Block:
-    """Embedded events of one message, or a part of it.
-
-    Attributes:
-        source, seq: which message.
-        t_ns: its production time, unix nanoseconds.
-        particles: (n, 19, 3) float32.
-        embeddings: (n, d) float32.
-        first: index of the first event within the message.
-        n_missing: messages of the source that went missing just before this one.
-    """
-
-    source: str
-    seq: int
-    t_ns: int
-    particles: FloatArray
-    embeddings: FloatArray
-    first: int = 0
-    n_missing: int = 0
-
-    def __len__(self) -> int:
-        """Return the number of events."""
-        return len(self.embeddings)
-
-    def split(self, n: int) -> tuple["Block", "Block"]:
-        """Return the first n events and the rest."""
-        head = replace(self, particles=self.particles[:n], embeddings=self.embeddings[:n])
-        tail = replace(
-            self,
-            particles=self.particles[n:],
-            embeddings=self.embeddings[n:],
-            first=self.first + n,
-            n_missing=0,
-        )
-        return head, tail
-
-
-@dataclass(frozen=True)
-class Span:
-    """Which events of a source a window holds.
-
-    From event `first_event` of message `first_seq` up to, not including, event `stop_event` of
-    message `last_seq`, less the messages that were lost or refused on the way.
-    """
-
-    source: str
-    first_seq: int
-    first_event: int
-    last_seq: int
-    stop_event: int
-
-
-@dataclass(frozen=True)
 class ClosedWindow:
-    """A complete window.
+    """A complete window, in the pieces in which its events came.
+
+    Overlapping windows share their pieces; whole arrays are made when they are asked for.
 
     Attributes:
         index: 0 for the first window of the run.
         t_start_ns, t_end_ns: first and last production time in it; for a time window its bounds.
-        particles: (n_data, 19, 3) float32.
-        embeddings: (n_data, d) float32.
-        spans: its events by source.
-        n_missing: messages known to be missing from it, or just after it.
+        blocks: its events.
+        n_missing_after: messages that went missing between it and the message that closed it.
+        overlap: share of it that the window before has too, by design: 1 - step / window.
     """
 
+    scale: ClassVar[int] = 1
     index: int
     t_start_ns: int
     t_end_ns: int
-    particles: FloatArray
-    embeddings: FloatArray
-    spans: tuple[Span, ...]
-    n_missing: int = 0
+    blocks: tuple[Block, ...]
+    n_missing_after: int = 0
+    overlap: float = 0.0
 
     def __len__(self) -> int:
         """Return the number of events."""
-        return len(self.embeddings)
+        return sum(map(len, self.blocks))
+
+    @property
+    def particles(self) -> FloatArray:
+        """All events, (n_data, 19, 3) float32."""
+        return np.concatenate([block.particles for block in self.blocks])
+
+    @property
+    def embeddings(self) -> FloatArray:
+        """Embeddings of all events, (n_data, d) float32."""
+        return np.concatenate([block.embeddings for block in self.blocks])
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Its events by source."""
+        return join_spans(
+            Span(block.source, block.seq, block.first, block.seq, block.first + len(block))
+            for block in self.blocks
+        )
+
+    @property
+    def n_missing(self) -> int:
+        """Messages known to be missing from it, or just after it."""
+        return self.n_missing_after + sum(block.n_missing for block in self.blocks)
+
+    def features(self) -> list[Features]:
+        """Wait for the features of all events; return them in pieces.
+
+        Raises:
+            Exception: what computing them raised.
+        """
+        return [block.features.result() for block in self.blocks]
 
 
 class Windows(Protocol):
@@ -113,6 +90,10 @@ class Windows(Protocol):
     @property
     def n_empty(self) -> int:
         """Time windows so far in which no event was produced; they are not tested."""
+
+    @property
+    def n_unclosed(self) -> int:
+        """Events that no closed window holds."""
 
     def add(self, block: Block) -> Iterator[ClosedWindow]:
         """Take a block; yield each window that it closes. Exhaust the iterator."""
@@ -129,34 +110,12 @@ class _Open:
             self.n_events += len(block)
 
     def close(
-        self, index: int, bounds_ns: tuple[int, int] | None = None, n_missing: int = 0
+        self, index: int, bounds_ns: tuple[int, int] | None = None, n_missing_after: int = 0
     ) -> ClosedWindow:
-        blocks, self.blocks, self.n_events = self.blocks, [], 0
+        blocks, self.blocks, self.n_events = tuple(self.blocks), [], 0
         times = [block.t_ns for block in blocks]
         start, end = bounds_ns or (min(times), max(times))
-        return ClosedWindow(
-            index=index,
-            t_start_ns=start,
-            t_end_ns=end,
-            particles=np.concatenate([block.particles for block in blocks]),
-            embeddings=np.concatenate([block.embeddings for block in blocks]),
-            spans=_spans(blocks),
-            n_missing=n_missing + sum(block.n_missing for block in blocks),
-        )
-
-
-def _spans(blocks: list[Block]) -> tuple[Span, ...]:
-    spans: dict[str, Span] = {}
-    for block in blocks:
-        first = spans.get(block.source)
-        spans[block.source] = Span(
-            source=block.source,
-            first_seq=first.first_seq if first else block.seq,
-            first_event=first.first_event if first else block.first,
-            last_seq=block.seq,
-            stop_event=block.first + len(block),
-        )
-    return tuple(spans.values())
+        return ClosedWindow(index, start, end, blocks, n_missing_after)
 
 
 class CountWindows:
@@ -178,6 +137,8 @@ class CountWindows:
     def n_open(self) -> int:
         """Events in the window that is still open."""
         return self._open.n_events
+
+    n_unclosed = n_open
 
     def add(self, block: Block) -> Iterator[ClosedWindow]:
         """Take a block; yield each window that it closes. Exhaust the iterator."""
@@ -214,6 +175,8 @@ class TimeWindows:
         """Events in the window that is still open."""
         return self._open.n_events
 
+    n_unclosed = n_open
+
     @property
     def n_empty(self) -> int:
         """Windows so far in which no event was produced."""
@@ -233,10 +196,3 @@ class TimeWindows:
                 self._index += 1
             self._n_empty += passed
         self._open.append(block)
-
-
-def open_windows(spec: WindowSpec) -> Windows:
-    """Return the windowing that a spec asks for."""
-    if spec.mode == "count":
-        return CountWindows(round(spec.n_expected))
-    return TimeWindows(round(spec.span_s * 1e9))

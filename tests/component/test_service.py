@@ -4,6 +4,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -14,18 +15,21 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engines.event_files import EventFile
-from engines.nplm import z_score
+from engines.nplm import Features, z_score
 from engines.reference_file import ReferenceArtifact
 from engines.types import FloatArray
 from stream.alarms import FalseAlarmRate
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
 from stream.message import encode_message
 from stream.metrics import Metrics
-from stream.monitor import Monitor, WindowResult
+from stream.monitor import Monitor
 from stream.sender import Sender
-from stream.service import Consumer, Outputs
+from stream.service import Consumer, Limits
+from stream.sliding import open_windows
 from stream.sparse_log import SparseLog
-from stream.window import CountWindows
+from stream.tester import Outputs
+from stream.window import CountWindows, Windows
+from stream.window_result import WindowResult
 from tests.support import LinearEngine, gaussians, small_artifact
 
 Track: TypeAlias = Callable[[Socket], Socket]
@@ -79,23 +83,39 @@ class Setup:
         return [(s.source, s.first_seq, s.first_event, s.last_seq, s.stop_event) for s in spans]
 
 
-@pytest.fixture
-def setup(artifact: ReferenceArtifact, tmp_path: Path) -> Iterator[Setup]:
-    def cursed(particles: FloatArray) -> FloatArray:
-        return np.asarray(particles[:, 0, 0] == CURSED_GEV, dtype=np.float32)
+def cursed(particles: FloatArray) -> FloatArray:
+    return np.asarray(particles[:, 0, 0] == CURSED_GEV, dtype=np.float32)
 
+
+@contextmanager
+def opened(
+    artifact: ReferenceArtifact,
+    folder: Path,
+    windows: Windows,
+    *,
+    n_relabellings: int = 0,
+    n_panes: int = 1,
+) -> Iterator[Setup]:
+    far = FalseAlarmRate.parse("1/hour")
     metrics, recorder = Metrics(CollectorRegistry()), Recorder()
     consumer = Consumer(
         LinearEngine(refuse=cursed),
-        Monitor(artifact, FalseAlarmRate.parse("1/hour"), run="r"),
-        CountWindows(N_WINDOW),
-        Outputs([recorder], tmp_path / "alarms"),
+        Monitor(artifact, far, n_relabellings=n_relabellings, n_panes=n_panes, run="r"),
+        windows,
+        Outputs([recorder], folder / "alarms"),
         metrics,
         n_expected=N_WINDOW,
+        limits=Limits(max_waiting=100),
         now_ns=lambda: NOW_NS,
     )
-    yield Setup(consumer, metrics, recorder, tmp_path / "alarms")
+    yield Setup(consumer, metrics, recorder, folder / "alarms")
     consumer.close()
+
+
+@pytest.fixture
+def setup(artifact: ReferenceArtifact, tmp_path: Path) -> Iterator[Setup]:
+    with opened(artifact, tmp_path, CountWindows(N_WINDOW)) as made:
+        yield made
 
 
 def particles_of(embeddings: FloatArray) -> FloatArray:
@@ -160,8 +180,8 @@ def test_bad_message_is_counted_and_the_stream_goes_on(
     assert setup.refused(reason) == 1
     assert setup.consumer.n_rejected == 1
     assert setup.consumer.n_events == setup.count("events") == 24 * PER_MESSAGE
-    assert setup.consumer.n_tested == setup.count("windows", outcome="tested") == 2
-    assert setup.consumer.n_open == 80
+    assert setup.consumer.tester.n_tested == setup.count("windows", outcome="tested") == 2
+    assert setup.consumer.n_unclosed == 80
     # Message 10 is in neither window; the second goes on after it.
     assert setup.tested_ids() == [("detector", 0, 0, 9, 20), ("detector", 11, 0, 20, 20)]
     assert all(result.n_events == N_WINDOW for result in setup.recorder.results)
@@ -191,8 +211,79 @@ def test_windows_hold_the_embeddings_as_they_came(
     setup.consumer.take([good(seq) for seq in range(20)])
     setup.consumer.close()
     stream = np.concatenate([gaussians(20, np.random.default_rng(seq)) for seq in range(20)])
-    wanted = [artifact.reference.test(stream[first : first + N_WINDOW]).t for first in (0, 200)]
+    wanted = [
+        float(artifact.reference.test(stream[first : first + N_WINDOW]).t[0]) for first in (0, 200)
+    ]
     assert [result.t for result in setup.recorder.results] == wanted
+
+
+def test_features_are_computed_once_a_micro_batch(setup: Setup) -> None:
+    for first in (0, 5, 10):
+        setup.consumer.take([good(seq) for seq in range(first, first + 5)])
+    setup.consumer.close()
+    seen = setup.metrics.registry.get_sample_value("nplm_stream_features_seconds_count")
+    assert seen in (2, 3)  # the batch of the open window may still have waited
+    assert setup.consumer.tester.n_tested == 1
+
+
+def test_features_that_fail_cost_their_windows_and_no_more(
+    setup: Setup, artifact: ReferenceArtifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    def compute(embeddings: FloatArray) -> Features:
+        if len(embeddings) == 5 * PER_MESSAGE:
+            msg = "no features for this batch"
+            raise ArithmeticError(msg)
+        return artifact.reference.features(embeddings)
+
+    setup.consumer._featuriser._compute = compute
+    setup.consumer.take([good(seq) for seq in range(5)])
+    for seq in range(5, 30):
+        setup.consumer.take([good(seq)])
+    setup.consumer.close()
+    assert setup.count("windows", outcome="failed") == 1
+    assert setup.count("windows", outcome="tested") == 2
+    assert [result.window for result in setup.recorder.results] == [1, 2]
+    assert "the test of window 0 failed" in caplog.text
+    assert "no features for this batch" in caplog.text
+
+
+def test_windows_slide_over_the_stream(artifact: ReferenceArtifact, tmp_path: Path) -> None:
+    windows = open_windows(artifact.facts.window, 4)
+    with opened(artifact, tmp_path, windows, n_panes=4) as setup:
+        setup.consumer.take([good(seq) for seq in range(16)])
+        setup.consumer.close()
+    stream = np.concatenate([gaussians(20, np.random.default_rng(seq)) for seq in range(16)])
+    firsts = (0, 50, 100)
+    wanted = [artifact.reference.test(stream[i : i + N_WINDOW]).t[0] for i in firsts]
+    results = setup.recorder.results
+    assert [result.t for result in results] == pytest.approx(wanted, abs=1e-3)
+    assert {result.overlap for result in results} == {0.75}
+    assert setup.consumer.n_unclosed == 20
+
+
+def test_longer_scales_are_told_to_every_output(tmp_path: Path) -> None:
+    artifact = small_artifact(scales=(2, 3))
+    with opened(artifact, tmp_path, CountWindows(N_WINDOW)) as setup:
+        setup.metrics.open_scales([2, 3])
+        setup.consumer.take([good(seq) for seq in range(60)])
+        setup.consumer.close()
+    found = [(result.scale, result.window) for result in setup.recorder.results]
+    assert setup.metrics.registry.get_sample_value("nplm_stream_windows_waiting") == 0
+    assert found == [(1, 0), (1, 1), (2, 0), (1, 2), (3, 0), (1, 3), (2, 1), (1, 4), (1, 5),
+                     (2, 2), (3, 1)]  # fmt: skip
+    assert setup.consumer.tester.n_tested == 6
+    assert setup.count("merged_windows", scale="2") == 3
+    assert setup.count("broken_runs", scale="3") == 0
+    stream = np.concatenate([gaussians(20, np.random.default_rng(seq)) for seq in range(60)])
+    sums = artifact.reference.sums([artifact.reference.features(stream[:600])])
+    (three, *_) = [result for result in setup.recorder.results if result.scale == 3]
+    wanted = artifact.reference.test_sums(sums[None], scale=3)[0]
+    assert three.t == pytest.approx(wanted[0], abs=1e-3)
+    shown = setup.consumer.snapshot(artifact.facts, "1/hour")
+    assert isinstance(shown["windows"], list)
+    assert isinstance(shown["merged"], list)
+    assert len(shown["windows"]) == 6
+    assert [line["scale"] for line in shown["merged"]] == [2, 3]
 
 
 def test_encoder_that_fails_on_one_message_refuses_that_one(setup: Setup) -> None:
@@ -221,10 +312,36 @@ def signal(seq: int) -> list[bytes]:
 def test_alarm_is_kept_with_its_events(setup: Setup) -> None:
     setup.consumer.take([signal(seq) for seq in range(10)])
     setup.consumer.close()
-    assert setup.consumer.n_alarms == setup.count("alarms") == 1
+    assert setup.consumer.tester.n_alarms == setup.count("alarms", scale="1") == 1
     (path,) = setup.alarms.iterdir()
     with EventFile(path) as events:
         assert len(events) == N_WINDOW
+
+
+def test_alarm_is_confirmed_by_relabelling(artifact: ReferenceArtifact, tmp_path: Path) -> None:
+    with opened(artifact, tmp_path, CountWindows(N_WINDOW), n_relabellings=19) as setup:
+        setup.consumer.take([signal(seq) for seq in range(10)])
+        setup.consumer.close()
+    (result,) = setup.recorder.results
+    assert (result.alarm, result.p_relabelled, result.n_relabellings) == (True, 0.05, 19)
+    shown = setup.metrics.registry.get_sample_value("nplm_stream_alarm_relabelled_p_value")
+    assert shown == 0.05
+
+
+def test_backlog_and_stop_leave_alarms_unconfirmed(
+    artifact: ReferenceArtifact, tmp_path: Path, context: Context, track: Track
+) -> None:
+    pull = track(open_receiver(context, f"ipc://{tmp_path}/events.sock"))
+    for setting in ("backlog", "stop"):
+        with opened(artifact, tmp_path, CountWindows(N_WINDOW), n_relabellings=19) as setup:
+            if setting == "backlog":
+                setup.consumer._limits = Limits(max_waiting=-2)  # as if too many waited
+            else:
+                setup.consumer.run(pull, lambda: True)
+            setup.consumer.take([signal(seq) for seq in range(10)])
+            setup.consumer.close()
+        (result,) = setup.recorder.results
+        assert (result.alarm, result.n_relabellings) == (True, 0), setting
 
 
 def test_full_disk_does_not_end_the_stream(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
@@ -232,7 +349,7 @@ def test_full_disk_does_not_end_the_stream(setup: Setup, caplog: pytest.LogCaptu
     setup.alarms.write_text("a file where the folder should be")
     setup.consumer.take([signal(seq) for seq in range(20)])
     setup.consumer.close()
-    assert setup.consumer.n_tested == 2
+    assert setup.consumer.tester.n_tested == 2
     assert setup.count("windows", outcome="failed") == 0
     assert "alarm not kept" in caplog.text
     assert "result not written to Recorder" in caplog.text
@@ -244,10 +361,11 @@ def test_snapshot_is_what_the_page_shows(setup: Setup, artifact: ReferenceArtifa
     setup.consumer.close()
     shown = setup.consumer.snapshot(artifact.facts, "1/hour")
     assert (shown["events"], shown["fill"], shown["far"]) == (300, 0.5, "1/hour")
-    assert shown["calibrated_on"] == artifact.facts.calibration
-    (window,) = setup.consumer.recent
+    assert shown["calibrated_on"] == artifact.facts.calibration()
+    (window,) = setup.consumer.tester.recent
     assert isinstance(shown["windows"], list)
     assert shown["windows"][0]["threshold_z"] == z_score(window.threshold_p)
+    assert shown["merged"] == []
 
 
 def test_run_takes_what_comes_until_every_source_has_ended(
@@ -268,7 +386,7 @@ def test_run_takes_what_comes_until_every_source_has_ended(
     setup.consumer.close()
     assert setup.consumer.n_events == 600
     assert setup.consumer.n_rejected == setup.consumer.n_missing == 0
-    assert setup.consumer.n_tested + setup.consumer.n_skipped == 3
+    assert setup.consumer.tester.n_tested + setup.consumer.n_skipped == 3
 
 
 def test_stop_still_takes_what_has_arrived(

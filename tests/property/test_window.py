@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.window import Block, ClosedWindow, CountWindows, TimeWindows, Windows
-from tests.support import block
+from stream.block import Block
+from stream.window import ClosedWindow, CountWindows, TimeWindows, Windows
+from tests.support_stream import block
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=25)
 

@@ -96,9 +96,8 @@ def consumer(launch: Launch, engine: Path, tmp_path: Path) -> StartConsumer:
     return start
 
 
-def check_each_event_once(lines: list[dict[str, Any]]) -> None:
+def check_each_event_once(lines: list[dict[str, Any]], place: int = 0) -> None:
     """Fail unless windows follow each other without gap or overlap (one source, no loss)."""
-    place = 0
     for line in lines:
         (span,) = line["spans"]
         first = span["first_seq"] * PER_MESSAGE + span["first_event"]
@@ -126,13 +125,56 @@ def test_stream_to_its_end(consumer: StartConsumer, launch: Launch) -> None:
     assert len(rows) == 10
 
 
+def test_windows_slide(consumer: StartConsumer, launch: Launch) -> None:
+    running = consumer("--exit-on-end", "--slide", 250, "--max-waiting", 100)
+    launch("stream-producer", STREAM, "--endpoint", running.endpoint, "--rate", 3000)
+    code, out, err = finish(running.process)
+    assert code == 0, err
+    assert "windows     of 500 events, one each 250" in out
+    assert f"{N_STREAM % 250} events of an unfinished window not tested" in out
+    lines = running.lines()
+    assert [line["window"] for line in lines] == list(range(N_STREAM // 250 - 1))
+    assert {line["overlap"] for line in lines} == {0.5}
+    check_each_event_once(lines[::2])
+    check_each_event_once(lines[1::2], place=250)
+
+
+def test_longer_scales_and_several_widths(launch: Launch, tmp_path: Path) -> None:
+    made = tiny_encoder(tmp_path / "tiny.onnx")
+    code, _, err = calibrate(made, "--scales", 3, "--sigma", 1.0, 3.0)
+    assert code == 0, err
+    process = launch(
+        *("stream-consumer", "--engine", made, "--endpoint", f"ipc://{tmp_path}/events.sock"),
+        *("--http", "off", "--results", tmp_path / "r.jsonl", "--exit-on-end"),
+        *("--max-waiting", 100),
+    )
+    launch(
+        *("stream-producer", STREAM, "--endpoint", f"ipc://{tmp_path}/events.sock"),
+        *("--rate", 3000),
+    )
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert "windows     of 500 events, each 3 also as one" in out
+    assert "10 windows tested and 3 of longer scales" in out
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    merged = [line for line in lines if line["scale"] == 3]
+    assert [line["window"] for line in merged] == [0, 1, 2]
+    assert {line["n_events"] for line in merged} == {3 * WINDOW}
+    assert {line["loss"] for line in merged} == {"likelihood"}
+    assert all(line["sigmas"] == [1.0, 3.0] == sorted(line["sigmas"]) for line in lines)
+    assert all(len(line["t_by_width"]) == 2 for line in lines)
+    assert "2x3" in out
+
+
 def test_signal_alarms_and_is_kept(consumer: StartConsumer, launch: Launch) -> None:
-    running = consumer("--exit-on-end")
+    running = consumer(
+        *("--exit-on-end", "--relabellings", 19, "--alarm-on", "gamma", "--max-waiting", 100)
+    )
     launch(
         *("stream-producer", STREAM, "--endpoint", running.endpoint, "--rate", 10_000),
         *("--inject", sample_path("LQbtau"), "--fraction", 0.4, "--after", 2000),
     )
-    code, _, err = finish(running.process)
+    code, out, err = finish(running.process)
     assert code == 0, err
     lines = running.lines()
     background, mixed = lines[:4], lines[5:]
@@ -141,6 +183,10 @@ def test_signal_alarms_and_is_kept(consumer: StartConsumer, launch: Launch) -> N
     assert len(kept) == sum(line["alarm"] for line in lines) >= len(mixed)
     with EventFile(kept[0]) as events:
         assert len(events) == 200
+    alarms = [line for line in lines if line["alarm"]]
+    assert all(line["p_relabelled"] == 1 / 20 for line in alarms)
+    assert all(line["p_relabelled"] is None for line in lines if not line["alarm"])
+    assert out.count("ALARM (relabelled p 0.05)") == len(alarms)
 
 
 def test_metrics_match_and_sigterm_drains(consumer: StartConsumer, launch: Launch) -> None:
@@ -167,9 +213,10 @@ def test_metrics_match_and_sigterm_drains(consumer: StartConsumer, launch: Launc
     assert running.metric('rejected_messages_total{reason="non-finite"}') == 0
     lines = running.lines()
     assert running.metric("test_seconds_count") == len(lines)
-    assert running.metric("window_t") == lines[-1]["t"]
-    assert running.metric("window_p_value") == lines[-1]["p"]
-    assert running.metric("alarms_total") == sum(line["alarm"] for line in lines)
+    assert running.metric('window_t{scale="1"}') == lines[-1]["t"]
+    assert running.metric('window_p_value{scale="1"}') == lines[-1]["p"]
+    assert running.metric("features_seconds_count") > 0
+    assert running.metric('alarms_total{scale="1"}') == sum(line["alarm"] for line in lines)
     status, body = fetch(running.port, "/results.json")
     assert status == 200
     assert [shown["t"] for shown in json.loads(body)["windows"]] == [line["t"] for line in lines]
@@ -264,6 +311,18 @@ CONSUMER_CASES: dict[str, Case] = {
     "time window": (
         lambda given: [given.engine, "--window", "10s"],
         ["calibrated for windows of 500 events; got 10 s"],
+    ),
+    "step that does not divide": (
+        lambda given: [given.engine, "--slide", 300],
+        ["--slide must divide the window of 500 events", "got '300'"],
+    ),
+    "step of another kind": (
+        lambda given: [given.engine, "--slide", "10s"],
+        ["--slide must be a number of events for windows of 500 events; got '10s'"],
+    ),
+    "no such device": (
+        lambda given: [given.engine, "--device", "abacus"],
+        ["abacus"],
     ),
     "http port in use": (
         lambda given: [given.engine, "--http", given.taken_http],
@@ -365,8 +424,20 @@ def test_second_consumer_leaves_the_first_alone(
     assert main(second) == 2
     assert "second consumer" in capfd.readouterr().err
     launch("stream-producer", STREAM, "--endpoint", running.endpoint, "--events", 600, "--rate", 0)
-    assert finish(running.process)[0] == 0
-    assert len(running.lines()) == 1
+    code, out, err = finish(running.process)
+    assert code == 0, err
+    assert len(running.lines()) == 1, out + err
+
+
+def test_fewer_than_no_relabellings_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    from stream.consumer import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--engine", "d4.onnx", "--relabellings", "-1"])
+    assert ended.value.code == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "--relabellings: must be a whole number, 0 or above; got -1" in err
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from engines.errors import ArtifactError, ParameterError
 from engines.event_files import EventFile
-from engines.nplm import WindowTest
 from stream.alarms import FalseAlarmRate, Trials, write_alarm
-from tests.support import closed_window, gaussians
+from tests.support import gaussians
+from tests.support_stream import closed_window
 
 DAY_S = 86_400.0
 
@@ -43,6 +43,15 @@ def test_threshold_is_rate_times_spacing() -> None:
     assert rate.threshold_p(1e9) == 0.01
 
 
+def test_scales_share_the_rate_equally() -> None:
+    rate = FalseAlarmRate.parse("1/day")
+    shared = rate.shared(3)
+    assert shared.threshold_p(600.0) == pytest.approx(rate.threshold_p(600.0) / 3)
+    p = shared.threshold_p(600.0)
+    assert shared.inverse_s(p, 600.0) == pytest.approx(DAY_S)
+    assert shared.text == "1/day"
+
+
 def test_trials_keep_the_smallest_p() -> None:
     trials = Trials().add(0.3).add(0.01).add(0.5)
     assert (trials.n, trials.smallest_p) == (3, 0.01)
@@ -66,7 +75,7 @@ def test_alarm_keeps_the_most_anomalous_events_first(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     window, f = closed_window(gaussians(500, rng), index=7), rng.normal(size=500)
     record: dict[str, object] = {"run": "r1", "t": 12.5}
-    path = write_alarm(tmp_path / "new" / "alarms", window, WindowTest(12.5, f, 0.0, 1), record)
+    path = write_alarm(tmp_path / "new" / "alarms", window, f, record)
     assert path.name == "alarm-r1-000007.h5"
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     with EventFile(path) as events:
@@ -84,7 +93,7 @@ def test_alarm_keeps_the_most_anomalous_events_first(tmp_path: Path) -> None:
 
 def test_alarm_of_a_short_window_keeps_all(tmp_path: Path) -> None:
     window = closed_window(gaussians(3, np.random.default_rng(0)))
-    path = write_alarm(tmp_path, window, WindowTest(1.0, np.arange(3.0), 0.0, 1), {"run": "r"})
+    path = write_alarm(tmp_path, window, np.arange(3.0), {"run": "r"})
     with EventFile(path) as events:
         assert events.read()[:, 0, 0].tolist() == [2, 1, 0]
 
@@ -94,4 +103,4 @@ def test_alarm_that_cannot_be_kept_is_explained(tmp_path: Path) -> None:
     blocked.write_text("not a folder")
     window = closed_window(gaussians(3, np.random.default_rng(0)))
     with pytest.raises(ArtifactError, match="cannot keep the alarm"):
-        write_alarm(blocked, window, WindowTest(1.0, np.arange(3.0), 0.0, 1), {"run": "r"})
+        write_alarm(blocked, window, np.arange(3.0), {"run": "r"})

@@ -12,15 +12,19 @@ import pytest
 from engines.errors import ArtifactError
 from stream.alarms import FalseAlarmRate
 from stream.endpoints import Context, Socket, bound_endpoint, open_publisher, open_receiver
-from stream.monitor import Monitor, WindowResult
+from stream.monitor import Monitor
 from stream.results import JsonLines, Publisher, Table, duration
-from tests.support import closed_window, gaussians, small_artifact
+from stream.window_result import WindowResult
+from tests.support import gaussians, small_artifact
+from tests.support_stream import closed_window
 
 
 @pytest.fixture(scope="module")
 def result() -> WindowResult:
-    monitor = Monitor(small_artifact(n_toys=9), FalseAlarmRate.parse("1/day"), run="r")
-    return monitor.examine(closed_window(gaussians(200, np.random.default_rng(1))))[0]
+    artifact = small_artifact(n_toys=9)
+    monitor = Monitor(artifact, FalseAlarmRate.parse("1/day"), run="r")
+    events = gaussians(200, np.random.default_rng(1))
+    return monitor.examine(closed_window(events, artifact.reference))[0]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,27 @@ def test_table_marks_limits_and_alarms(result: WindowResult) -> None:
     assert alarm.endswith("ALARM")
 
 
+def test_table_says_how_relabelling_confirmed_an_alarm(result: WindowResult) -> None:
+    stream = io.StringIO()
+    table = Table(stream)
+    confirmed = replace(result, alarm=True, p_relabelled=0.01, n_relabellings=99)
+    table.write(confirmed)
+    table.write(replace(confirmed, below_null=True))
+    _, above, below = stream.getvalue().splitlines()
+    assert above.endswith("  ALARM (relabelled p 0.01)")
+    assert below.endswith("  ALARM: t below null (relabelled p 0.01)")
+
+
+def test_table_names_longer_scales(result: WindowResult) -> None:
+    stream = io.StringIO()
+    table = Table(stream)
+    table.write(result)
+    table.write(replace(result, window=3, scale=10, converged=None))
+    _, one, ten = stream.getvalue().splitlines()
+    assert (one.split()[0], ten.split()[0]) == ("0", "3x10")
+    assert "not converged" not in ten
+
+
 def test_table_says_what_is_wrong_with_a_window(result: WindowResult) -> None:
     stream = io.StringIO()
     table = Table(stream)
@@ -63,7 +88,7 @@ def test_table_keeps_its_columns(result: WindowResult) -> None:
     stream = io.StringIO()
     table = Table(stream)
     table.write(result)
-    table.write(replace(result, window=12345, t=-12345.6, p=1e-300, inverse_far_s=1e300))
+    table.write(replace(result, window=1234, scale=10, t=-12345.6, p=1e-300, inverse_far_s=1e300))
     lines = stream.getvalue().splitlines()
     assert len({len(line) for line in lines}) == 1
 

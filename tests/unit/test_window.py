@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from engines.windows import WindowSpec
-from stream.window import ClosedWindow, CountWindows, Span, TimeWindows, open_windows
-from tests.support import block
+from stream.block import Span
+from stream.window import ClosedWindow, CountWindows, TimeWindows
+from tests.support_stream import block
 
 S = 10**9
 
@@ -22,6 +21,7 @@ def test_block_splits_without_losing_its_place() -> None:
     deeper = tail.split(1)[1]
     assert (deeper.first, deeper.seq, deeper.t_ns, deeper.source) == (3, 3, 7, "a")
     assert deeper.embeddings[:, 0].tolist() == [3, 4]
+    assert np.asarray(deeper.features.result())[:, 0].tolist() == [3, 4]
 
 
 def test_message_longer_than_two_windows_closes_both() -> None:
@@ -87,18 +87,6 @@ def test_clock_that_jumps_back_closes_nothing_and_loses_nothing() -> None:
     (window,) = windows.add(block("a", 5, 111 * S, np.array([5])))
     assert ids(window) == [0, 1, 2, 3, 4]
     assert (windows.n_open, windows.n_empty) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("spec", "kind"),
-    [(WindowSpec("count", 100.0), CountWindows), (WindowSpec("time", 50.0, 0.5), TimeWindows)],
-)
-def test_spec_chooses_the_windowing(spec: WindowSpec, kind: type) -> None:
-    windows = open_windows(spec)
-    assert isinstance(windows, kind)
-    closed = list(windows.add(block("a", 0, 0, np.arange(100))))
-    assert len(closed) == (spec.mode == "count")
-    assert len(list(windows.add(block("a", 1, S // 2, np.arange(1))))) == (spec.mode == "time")
 
 
 def test_missing_messages_are_charged_to_every_window_they_may_belong_to() -> None:

@@ -1,0 +1,79 @@
+"""Embedded events on their way into a window, and how a window names what it holds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from engines.types import FloatArray
+from stream.features import PendingFeatures
+
+__all__ = ["Block", "Span", "join_spans"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Embedded events of one message, or a part of it.
+
+    Attributes:
+        source, seq: which message.
+        t_ns: its production time, unix nanoseconds.
+        particles: (n, 19, 3) float32.
+        embeddings: (n, d) float32.
+        features: of the n events; they may still be being computed.
+        first: index of the first event within the message.
+        n_missing: messages of the source that went missing just before this one.
+    """
+
+    source: str
+    seq: int
+    t_ns: int
+    particles: FloatArray
+    embeddings: FloatArray
+    features: PendingFeatures
+    first: int = 0
+    n_missing: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.embeddings)
+
+    def split(self, n: int) -> tuple["Block", "Block"]:
+        """Return the first n events and the rest."""
+        head = replace(
+            self,
+            particles=self.particles[:n],
+            embeddings=self.embeddings[:n],
+            features=self.features[:n],
+        )
+        tail = replace(
+            self,
+            particles=self.particles[n:],
+            embeddings=self.embeddings[n:],
+            features=self.features[n:],
+            first=self.first + n,
+            n_missing=0,
+        )
+        return head, tail
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which events of a source a window holds.
+
+    From event `first_event` of message `first_seq` up to, not including, event `stop_event` of
+    message `last_seq`, less the messages that were lost or refused on the way.
+    """
+
+    source: str
+    first_seq: int
+    first_event: int
+    last_seq: int
+    stop_event: int
+
+
+def join_spans(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Return one span a source, from its first event to its last, given them in order."""
+    joined: dict[str, Span] = {}
+    for span in spans:
+        first = joined.get(span.source, span)
+        joined[span.source] = replace(first, last_seq=span.last_seq, stop_event=span.stop_event)
+    return tuple(joined.values())

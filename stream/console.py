@@ -1,0 +1,76 @@
+"""What the consumer tells people on the terminal, at the start and at the end."""
+
+import argparse
+import logging
+import sys
+
+from engines.engine import Engine
+from engines.nplm import Tail, WidthNulls
+from engines.reference_file import ReferenceArtifact
+from stream.alarms import FalseAlarmRate
+from stream.service import Consumer
+
+__all__ = ["announce", "summarise"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def announce(
+    options: argparse.Namespace,
+    engine: Engine,
+    artifact: ReferenceArtifact,
+    far: FalseAlarmRate,
+) -> None:
+    """Say what runs, what its p-values rest on, and what they cannot do."""
+    facts, scales = artifact.facts, sorted(artifact.nulls)
+    slide = f", one each {options.slide}" if options.slide else ""
+    longer = "".join(f", each {scale} also as one" for scale in scales[1:])
+    sys.stdout.write(
+        f"engine      {options.engine} ({engine.dim} dimensions, {engine.fingerprint[:16]}...)\n"
+        f"windows     of {facts.window}{slide}{longer}\n"
+        f"calibrated  on {facts.calibration()}\n"
+        f"alarms      at {far.text}, on the {options.alarm_on} p-value\n"
+        f"listening   on {options.endpoint} ({options.pattern}); http {options.http}\n\n"
+    )
+    sys.stdout.flush()
+    for scale in scales:
+        name = f"{scale} windows as one: " if scale > 1 else ""
+        _warn(name, artifact.nulls[scale], options.alarm_on, far.shared(len(scales)))
+
+
+def _warn(name: str, nulls: WidthNulls, alarm_on: Tail, far: FalseAlarmRate) -> None:
+    """Say what the p-value that decides cannot do."""
+    if alarm_on == "toys":
+        # What leads in one width ties with the toys that lead in the others.
+        smallest = nulls.n_widths * nulls.resolution
+        _LOG.warning(
+            "%s%d toys give a window no p below about %.2g, so at %s only windows more than %.3g s "
+            "apart can alarm; calibrate with more toys or use --alarm-on chi2",
+            name,
+            nulls.n_toys,
+            smallest,
+            far.text,
+            smallest * far.n_scales / far.per_s,
+        )
+    elif (ks_p := nulls.ks_p(alarm_on)) < 0.01:
+        _LOG.warning(
+            "%sthe toys do not follow the fitted %s law (KS p = %.2g): p-values beyond %.2g are "
+            "not to be trusted",
+            name,
+            alarm_on,
+            ks_p,
+            nulls.resolution,
+        )
+
+
+def summarise(consumer: Consumer) -> None:
+    """Say what came of the run."""
+    tester = consumer.tester
+    merged = f" and {tester.n_merged} of longer scales" if tester.n_merged else ""
+    sys.stdout.write(
+        f"\n{consumer.n_events} events in {consumer.n_messages} messages; "
+        f"{consumer.n_rejected} messages refused, {consumer.n_missing} missing; "
+        f"{tester.n_tested} windows tested{merged}, {consumer.n_skipped} skipped, "
+        f"{tester.n_alarms} alarms; {consumer.n_unclosed} events of an unfinished window "
+        "not tested\n"
+    )
