@@ -13,7 +13,8 @@ import numpy as np
 from scipy import stats
 
 from bench.baselines import Embedding
-from engines.calibration import CalibrationConfig, calibrate_embeddings, choose_sizes
+from engines.calibration import calibrate_embeddings
+from engines.calibration_config import CalibrationConfig, choose_sizes
 from engines.errors import SampleSizeError
 from engines.event_files import EventFile
 from engines.events import EventRange
@@ -81,10 +82,10 @@ class Experiment:
         )
 
     def calibrate(self, config: CalibrationConfig) -> tuple[CachedReference, NullDistribution]:
-        """Return the reference and its null from the calibration events."""
+        """Return the reference and the null of its one width from the calibration events."""
         sizes = choose_sizes(len(self.calibration), config)
-        reference, null, _ = calibrate_embeddings(self.calibration, sizes, config)
-        return reference, null
+        reference, nulls, _ = calibrate_embeddings(self.calibration, sizes, config)
+        return reference, nulls[1].nulls[0]
 
     def null_honesty(self, config: CalibrationConfig) -> dict[str, Any]:
         """Return how uniform the p-values of disjoint windows of unused background are.
@@ -99,7 +100,7 @@ class Experiment:
             msg = f"the test events must fill two windows of {window}; got {len(self.test)}"
             raise SampleSizeError(msg)
         toys = np.arange(n_windows * window).reshape(n_windows, window)
-        t = reference.test_toys(self.test, toys)
+        t = reference.test_toys(self.test, toys)[:, 0]
         p = np.array([null.p_value(value) for value in t])
         p_chi2 = np.array([null.chi2_p_value(value) for value in t])
         return {
@@ -133,7 +134,7 @@ class Experiment:
                         f"{fraction:g}; got {len(self.test)} and {len(signal)}; lower the share"
                     )
                     raise SampleSizeError(msg)
-                t = reference.test_toys(pool, windows)
+                t = reference.test_toys(pool, windows)[:, 0]
                 rows.append({"signal": name, "fraction": fraction, **_summary(t, null)})
         return rows
 

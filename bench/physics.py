@@ -76,13 +76,11 @@ def _run(options: argparse.Namespace) -> None:
     from bench.baselines import BASELINES
     from engines.artifact import check_writable
     from engines.engine import open_engine
-    from engines.nplm import use_threads
 
     options.engine = options.engine or [_ENGINE]
     options.signals = options.signals or [EventRange(sample_path(name)) for name in SIGNALS]
     if options.json is not None:
         check_writable(options.json)
-    use_threads(options.threads)
     engines = {path.stem: open_engine(path, threads=options.threads) for path in options.engine}
     embeddings = {**{name: engine.embed for name, engine in engines.items()}, **BASELINES}
     results = {}
@@ -103,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _measure(embed: Any, options: argparse.Namespace) -> dict[str, Any]:  # noqa: ANN401
     from bench.experiment import Experiment
-    from engines.calibration import CalibrationConfig
+    from engines.calibration_config import CalibrationConfig
     from engines.windows import WindowSpec
 
     signals = {source.path.stem: source for source in options.signals}

@@ -18,7 +18,7 @@ def machine_stamp() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions("torch", "numpy", "onnxruntime"),
+        "versions": versions("torch", "numpy", "numba", "onnxruntime"),
         "when": utc_now(),
     }
 

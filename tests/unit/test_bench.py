@@ -12,7 +12,7 @@ from bench import physics
 from bench.baselines import leading_pt, raw_inputs
 from bench.experiment import Experiment, signal_windows
 from bench.stamp import machine_stamp
-from engines.calibration import CalibrationConfig
+from engines.calibration_config import CalibrationConfig
 from engines.errors import SampleSizeError
 from engines.types import AnyArray
 from tests.support import gaussians, window_spec

@@ -9,7 +9,7 @@ from stream import demo
 
 def results(background: list[bool], injected: list[bool]) -> list[dict[str, object]]:
     alarms = [(alarm, 0) for alarm in background] + [(alarm, 120) for alarm in injected]
-    return [{"alarm": alarm, "n_injected": n} for alarm, n in alarms]
+    return [{"alarm": alarm, "n_injected": n, "scale": 1} for alarm, n in alarms]
 
 
 def test_quiet_background_and_alarms_on_signal_pass(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,6 +17,12 @@ def test_quiet_background_and_alarms_on_signal_pass(capsys: pytest.CaptureFixtur
     assert "background windows: 10, alarms 0; windows with signal: 3, alarms 2" in (
         capsys.readouterr().out
     )
+
+
+def test_longer_scales_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    longer = {"alarm": True, "n_injected": 0, "scale": 10}
+    demo._judge([*results([False] * 10, [True]), longer])
+    assert "background windows: 10, alarms 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,14 @@ def test_histogram_counts_are_per_bucket() -> None:
 
 
 def result(window: int, z: float, *, alarm: bool) -> dict[str, object]:
-    line = {"window": window, "z_chi2": z, "alarm": alarm, "threshold_p": 1e-6, "t": 1.0}
+    line: dict[str, object] = {
+        "window": window,
+        "z_alarm": z,
+        "alarm": alarm,
+        "threshold_p": 1e-6,
+        "t": 1.0,
+    }
+    line |= {"alarm_on": "chi2", "scale": 1}
     return line | {"n_injected": window, "n_events": 10, "run": "r"}
 
 
@@ -49,5 +56,6 @@ def test_windows_that_alarm_are_drawn_in_the_alarm_colour() -> None:
 
 def test_report_without_an_alarm_is_a_png(tmp_path: Path) -> None:
     lines = [result(i, z, alarm=False) for i, z in enumerate((0.1, -0.5))]
+    lines.append(result(0, 9.0, alarm=True) | {"scale": 10})  # has no record of its events
     draw_report(lines, tmp_path, exposition(), tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -1,0 +1,177 @@
+"""Command: how fast a part of the chain is, on the machine that runs this."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.command import CommandParser, positive_float, positive_int, run_command
+
+__all__ = ["main"]
+
+_PROG = "bench-throughput"
+_NPLM = """\
+Times the NPLM test on synthetic events: one window's features and fit, toys in batches, and the
+making of the reference; compares the fit with the time that the memory alone would take, and with
+Falkon where it can be imported."""
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        _PROG,
+        "Measures throughput and saves it with a stamp of the machine.",
+        f"{_PROG} nplm --help",
+    )
+    parser.add_argument("part", choices=sorted(_PARTS), help="what to measure, named first")
+    return parser
+
+
+def _nplm_parser() -> CommandParser:
+    parser = CommandParser(
+        f"{_PROG} nplm",
+        _NPLM,
+        f"{_PROG} nplm --n-ref 100000 --window 20000 --centres 350 --json out.json",
+    )
+    add = parser.add_argument
+    add("--n-ref", type=positive_int, default=100_000, help="reference events")
+    add("--window", type=positive_int, default=20_000, help="events in a window")
+    add("--centres", type=positive_int, default=350, help="Nystrom centres")
+    add("--dim", type=positive_int, default=4, help="embedding coordinates")
+    add("--sigma", type=positive_float, help="kernel width (default: 90 %% quantile of distances)")
+    add("--lam", type=positive_float, default=1e-6, help="ridge parameter")
+    add("--signal", type=_share, default=0.01, help="share of signal in the window")
+    add("--loss", choices=("cross-entropy", "likelihood"), default="cross-entropy")
+    add("--store", choices=("float32", "float16"), default="float32", help="features' precision")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--threads", type=positive_int, default=2, help="CPU threads")
+    add("--repeat", type=positive_int, default=10, help="timed runs of one test")
+    add("--toys", type=positive_int, default=20, help="toys, fitted in batches")
+    add(
+        "--falkon",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time Falkon too, where it can be imported; it has the cross-entropy only",
+    )
+    add(
+        "--oracle",
+        action="store_true",
+        help="compare t with a dense float64 Newton fit: minutes and gigabytes at 100,000 events",
+    )
+    add("--seed", type=int, default=0, help="of all samples")
+    add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
+    return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        msg = f"must lie between 0 and 1; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _run_nplm(options: argparse.Namespace) -> None:
+    from dataclasses import asdict, fields
+
+    from bench.nplm_throughput import Settings, measure
+    from engines.artifact import check_writable
+
+    if options.json is not None:
+        check_writable(options.json)
+    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+    result = measure(settings)
+    sys.stdout.write(_nplm_text(asdict(settings), result))
+    if options.json is not None:
+        _save(options.json, "nplm-throughput", asdict(settings), result)
+
+
+def _nplm_text(settings: dict[str, Any], result: dict[str, Any]) -> str:
+    def span(name: str) -> str:
+        return f"{_time(result[name]['min'])}   {_time(result[name]['median'])}"
+
+    bandwidth = f"{result['bandwidth_gb_per_s']:.1f} GB/s read"
+    peak = f"{result['peak_rss_gib']:.2f} GiB resident"
+    if "peak_gpu_gib" in result:
+        peak += f", {result['peak_gpu_gib']:.2f} GiB on {result['gpu']}"
+    rows = [
+        ("reference", f"{settings['n_ref']} events, window {settings['window']}"),
+        ("", f"{settings['centres']} centres, rank {result['rank']}, sigma {result['sigma']:.3f}"),
+        ("", f"{settings['loss']}, {settings['store']}, {settings['device']}"),
+        ("", "      min     median"),
+        ("fit", span("fit_s")),
+        ("features", span("features_s")),
+        ("both", span("both_s")),
+        ("toy", f"{_time(result['toy_s'])} each, {result['toy_batch']} at once"),
+        ("build", f"{_time(result['build_s'])}, of which basis {_time(result['basis_s'])}"),
+        ("t", f"{result['t']:.3f} after {result['evaluations']} evaluations"),
+        ("peak memory", peak),
+        ("floor", f"{_time(result['floor_s'])} at {bandwidth}"),
+        ("floor_ratio", f"{result['floor_ratio']:.2f}, best {result['floor_ratio_best']:.2f}"),
+        ("falkon", _falkon_text(settings, result["falkon"])),
+    ]
+    if result["oracle"] is not None:
+        oracle = result["oracle"]
+        share = f"{100 * oracle['share_of_spread']:+.2f} % of the toys' spread away"
+        rows.append(("oracle", f"{_time(oracle['seconds'])}; t {oracle['t']:.3f}, {share}"))
+    return "".join(f"{name:<12} {text}\n" for name, text in rows)
+
+
+def _falkon_text(settings: dict[str, Any], falkon: dict[str, Any] | None) -> str:
+    if falkon is None:
+        wanted = settings["falkon"] and settings["loss"] == "cross-entropy"
+        return "cannot be imported here" if wanted else "left out"
+    return (
+        f"{_time(falkon['seconds'])}, {falkon['ratio']:.0f} times ours; t {falkon['t']:.3f}, "
+        f"converged {falkon['t_converged']:.3f}"
+    )
+
+
+def _time(seconds: float) -> str:
+    """Return seconds with three digits, nine characters wide.
+
+    >>> _time(0.0123), _time(61.5)
+    ('  12.3 ms', '   61.5 s')
+    """
+    if seconds < 0.9995:
+        return f"{1e3 * seconds:6.3g} ms"
+    return f"{seconds:7.{max(0, 2 - int(math.log10(seconds)))}f} s"
+
+
+def _save(path: Path, benchmark: str, settings: dict[str, Any], result: dict[str, Any]) -> None:
+    from bench.stamp import machine_stamp
+    from engines.errors import ArtifactError
+
+    record = {
+        "benchmark": benchmark,
+        "machine": machine_stamp(),
+        "settings": settings,
+        "results": result,
+    }
+    try:
+        path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    except OSError as exc:
+        msg = f"cannot write {path} ({exc}); choose a folder that is writable"
+        raise ArtifactError(msg) from exc
+
+
+_PARTS: dict[str, tuple[Callable[[], CommandParser], Callable[[argparse.Namespace], None]]] = {
+    "nplm": (_nplm_parser, _run_nplm)
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in _PARTS:
+        parser, run = _PARTS[argv[0]]
+        return run_command(parser(), run, argv[1:])
+    # Only --help, --version or a mistake can follow: each part has options of its own.
+    _parser().parse(argv)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
