@@ -89,8 +89,9 @@ def coverage_table(covered: dict[str, Any]) -> str:
     ]
     for name, r in c["p_below_0.05"].items():
         low, high = r["by_calibration_68"]
+        bound = "at most 0.05" if "lowered" in name else "0.05"
         lines.append(
-            f"| p <= 0.05, {name} | 0.05 | {r['share']:.3f} +- {r['error']:.3f}, by calibration "
+            f"| p <= 0.05, {name} | {bound} | {r['share']:.3f} +- {r['error']:.3f}, by calibration "
             f"{low:.2f} to {high:.2f}, worst {r['worst']:.2f} |"
         )
     return "\n".join(lines) + "\n"

@@ -149,7 +149,8 @@ def _report(artifact: "ReferenceArtifact", output: Path) -> None:
             where += f" of {scale} windows" if scale > 1 else ""
             sys.stdout.write(
                 f"null         t = {null.mean:.1f} +- {null.std:.1f}{where}; chi-square with "
-                f"{null.chi2_dof:.1f} degrees of freedom, KS p = {null.chi2_ks_p:.3f}\n"
+                f"{null.chi2_dof:.1f} degrees of freedom, KS p = {null.chi2_ks_p:.3f}; gamma, "
+                f"KS p = {null.gamma_ks_p:.3f}\n"
             )
         sys.stdout.write(
             f"calibrated   on {facts.calibration(scale)}\n"

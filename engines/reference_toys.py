@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
 import torch
 
+from engines.errors import ArtifactError
 from engines.nplm import Basis, CachedReference, Features, Loss
 from engines.types import Float64Array, FloatArray, IntArray
 
@@ -112,12 +113,24 @@ def features_on_disk(reference: CachedReference, pool: FloatArray, beside: Path)
     """Keep the features of reference and pool in a folder for as long as the context lasts.
 
     Args:
-        reference: of which the features are there already.
+        reference: what toys are compared with.
         pool: (n_pool, d) embeddings.
-        beside: the folder is made next to this file: temporary folders are often kept in memory.
+        beside: the folder is made next to this file: temporary folders are often kept in memory. It
+            has one name, so that what a killed calibration leaves behind is used again.
+
+    Raises:
+        ArtifactError: if it cannot be written.
     """
-    with TemporaryDirectory(prefix=f".{beside.name}.", dir=beside.parent) as name:
-        folder = Path(name)
+    folder = beside.with_name(f".{beside.name}.features")
+    try:
+        folder.mkdir(exist_ok=True)
         np.save(folder / "reference.npy", reference.psi.cpu().numpy())
         np.save(folder / "pool.npy", reference.features(pool).cpu().numpy())
+    except OSError as exc:
+        rmtree(folder, ignore_errors=True)
+        msg = f"cannot keep features for the workers in {folder} ({exc}); make room, or --workers 1"
+        raise ArtifactError(msg) from exc
+    try:
         yield folder
+    finally:
+        rmtree(folder, ignore_errors=True)

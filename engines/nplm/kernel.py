@@ -65,12 +65,12 @@ def kernel_widths(
     if not quantiles or not all(0 < quantile < 1 for quantile in quantiles):
         msg = f"the widths' quantiles must lie between 0 and 1; got {list(quantiles)}"
         raise ParameterError(msg)
-    distances = torch.pdist(x[:n_events].double()).sort().values
-    if len(distances) == 0 or float(distances[-1]) == 0.0:
+    distances = torch.pdist(x[:n_events].double())
+    if len(distances) == 0 or float(distances.max()) == 0.0:
         msg = "the kernel width needs at least two distinct points; the embeddings do not vary"
         raise SampleSizeError(msg)
     ranks = [max(1, round(quantile * len(distances))) for quantile in quantiles]
-    widths = sorted({float(distances[rank - 1]) for rank in ranks})
+    widths = sorted({float(distances.kthvalue(rank).values) for rank in ranks})
     if widths[0] == 0.0:
         msg = (
             f"the quantile {min(quantiles):g} of the distances must be above zero; it is not, "

@@ -54,8 +54,10 @@ class PreparedReference:
         columns, ridge = self.basis.columns[width], self.basis.widths[width].ridge
         counts = torch.from_numpy(np.diff(offsets)).to(data_sums)
         return Problem(
-            shared=[Sample(self.psi, columns, self.weight)],
-            own=Sample(psi, columns, 1.0, offsets=offsets),
+            samples=[
+                Sample(self.psi, columns, self.weight),
+                Sample(psi, columns, 1.0, sign=-1, offsets=offsets),
+            ],
             data_sums=data_sums[:, columns],
             zero_sums=self.weight * self.sums[columns] + data_sums[:, columns],
             zero_weight=self.n_expected + counts,
@@ -78,8 +80,7 @@ class PreparedReference:
         # The ridge is lam n, n with the events that the merged window is expected to hold.
         n_ratio = (n_ref + scale * self.n_expected) / (n_ref + self.n_expected)
         return Problem(
-            shared=[Sample(self.psi, columns, weight)],
-            own=None,
+            samples=[Sample(self.psi, columns, weight)],
             data_sums=data_sums[:, columns],
             zero_sums=weight * self.sums[columns],
             zero_weight=torch.full_like(data_sums[:, 0], weight * n_ref),
@@ -101,18 +102,18 @@ class PreparedReference:
         """
         columns, ridge = self.basis.columns[width], self.basis.widths[width].ridge
         labels = data_labels.to(psi.device)
-        shared = [
-            Sample(self.psi, columns, self.weight, labels[: len(self.psi)]),
-            Sample(psi, columns, self.weight, labels[len(self.psi) :]),
+        samples = [
+            Sample(self.psi, columns, self.weight, data_labels=labels[: len(self.psi)]),
+            Sample(psi, columns, self.weight, data_labels=labels[len(self.psi) :]),
         ]
         total = (self.sums + feature_sums(psi, self.threads))[columns]
-        data_sums = labelled_sums(shared[0], self.threads) + labelled_sums(shared[1], self.threads)
+        data_sums = labelled_sums(samples[0], self.threads)
+        data_sums += labelled_sums(samples[1], self.threads)
         zero_sums, zero_weight = self.weight * (total - data_sums), self.n_expected
         if self.loss == "cross-entropy":
             zero_sums, zero_weight = zero_sums + data_sums, zero_weight + len(psi)
         return Problem(
-            shared=shared,
-            own=None,
+            samples=samples,
             data_sums=data_sums,
             zero_sums=zero_sums,
             zero_weight=torch.full_like(data_sums[:, 0], zero_weight),

@@ -34,10 +34,8 @@ class Problem:
     """Windows to be fitted against one reference.
 
     Attributes:
-        shared: samples whose events enter every window: the reference, or, for relabelling,
-            reference and window with the labels of each relabelling.
-        own: the data, each window's its own, that enter with -f; None for the likelihood and for
-            relabelling.
+        samples: the events: the reference, and in the cross-entropy each window's own data; for
+            relabelling reference and window, with the labels of each relabelling.
         data_sums: (n_windows, r) float64 sum of psi over each window's data, S_D.
         zero_sums: (n_windows, r) or (r,) float64 weighted sum of psi over all events whose terms
             enter the loss: with it the gradient at a = 0 is h'(0) zero_sums - S_D.
@@ -49,8 +47,7 @@ class Problem:
         threads: what runs the passes.
     """
 
-    shared: Sequence[Sample]
-    own: Sample | None
+    samples: Sequence[Sample]
     data_sums: torch.Tensor
     zero_sums: torch.Tensor
     zero_weight: torch.Tensor
@@ -64,7 +61,7 @@ class Problem:
         """Return loss and gradient of every window at a = 0."""
         value = value_at_zero(self.loss) * self.zero_weight
         gradient = slope_at_zero(self.loss) * self.zero_sums - self.data_sums
-        return _Point(value, torch.zeros_like(value), gradient)
+        return _Point(torch.cat([torch.stack([value, 0.0 * value], dim=1), gradient], dim=1))
 
     def evaluate(self, a: torch.Tensor, windows: torch.Tensor) -> "_Point":
         """Return loss and gradient of some windows.
@@ -73,46 +70,46 @@ class Problem:
             a: (k, r) float64 coordinates, one row a window.
             windows: (k,) which windows.
         """
-        chosen = windows.cpu().numpy()
-        value, gradient = 0.5 * (a * a * self.ridge).sum(dim=1), a * self.ridge
+        packed = sums_over(self.samples, a, windows.cpu().numpy(), self.loss, self.threads)
+        linear = 0.5 * a * self.ridge
         if self.loss == "likelihood":
-            value = value - (a * self.data_sums[windows]).sum(dim=1)
-            gradient = gradient - self.data_sums[windows]
-        excess = torch.zeros_like(value)
-        terms = [(sample, a) for sample in self.shared]
-        if self.own is not None:
-            terms.append((self.own, -a))
-        sums = sums_over(terms, chosen, self.loss, self.threads)
-        if self.own is not None:
-            of_data = sums.pop()
-            value, gradient = value + of_data.value, gradient - of_data.gradient
-        for part in sums:
-            value, gradient = value + part.value, gradient + part.gradient
-            excess = excess + part.excess
-        return _Point(value, excess, gradient)
+            linear -= self.data_sums[windows]
+            packed[:, 2:] -= self.data_sums[windows]
+        packed[:, 0] += (a * linear).sum(dim=1)
+        packed[:, 2:] += a * self.ridge
+        return _Point(packed)
 
     def hessian(self, a: torch.Tensor, window: int) -> torch.Tensor:
         """Return the loss's second derivatives, (r, r) float64, of one window at a, (r,)."""
         hessian = torch.diag(self.ridge)
-        for sample in (*self.shared, *([self.own] if self.own is not None else [])):
+        for sample in self.samples:
             hessian += hessian_over(sample, window, a, self.loss)
         return hessian
 
 
 @dataclass
 class _Point:
-    """Loss, sum over the reference of e^f - 1, (k,), and gradient, (k, r), all float64."""
+    """Loss, sum over the reference of e^f - 1, and gradient side by side, (k, 2 + r) float64."""
 
-    value: torch.Tensor
-    excess: torch.Tensor
-    gradient: torch.Tensor
+    packed: torch.Tensor
+
+    @property
+    def value(self) -> torch.Tensor:
+        return self.packed[:, 0]
+
+    @property
+    def excess(self) -> torch.Tensor:
+        return self.packed[:, 1]
+
+    @property
+    def gradient(self) -> torch.Tensor:
+        return self.packed[:, 2:]
 
     def __getitem__(self, rows: torch.Tensor) -> "_Point":
-        return _Point(self.value[rows], self.excess[rows], self.gradient[rows])
+        return _Point(self.packed[rows])
 
     def __setitem__(self, rows: torch.Tensor, other: "_Point") -> None:
-        self.value[rows], self.excess[rows] = other.value, other.excess
-        self.gradient[rows] = other.gradient
+        self.packed[rows] = other.packed
 
 
 @dataclass(frozen=True)
@@ -161,18 +158,15 @@ class _State:
         self.problem = problem
         self.point = problem.at_zero()
         self.a = torch.zeros_like(self.point.gradient)
-        self.error = self._error(self.a, self.point.gradient, problem.data_sums)
+        self.error = self.error_of(self.a, self.point, problem.data_sums)
 
-    def move(self, windows: torch.Tensor, step: torch.Tensor, reached: _Point) -> None:
-        self.a[windows] += step
-        self.point[windows] = reached
-        data_sums = self.problem.data_sums[windows]
-        self.error[windows] = self._error(self.a[windows], reached.gradient, data_sums)
+    def settle(self, windows: torch.Tensor, a: torch.Tensor, point: _Point) -> None:
+        self.a[windows], self.point[windows] = a, point
+        self.error[windows] = self.error_of(a, point, self.problem.data_sums[windows])
 
-    def _error(
-        self, a: torch.Tensor, gradient: torch.Tensor, data_sums: torch.Tensor
-    ) -> torch.Tensor:
-        norm = (gradient * gradient / self.problem.curvature).sum(dim=1)
+    def error_of(self, a: torch.Tensor, point: _Point, data_sums: torch.Tensor) -> torch.Tensor:
+        """Return `gradient_squared` as `Fit` has it."""
+        norm = (point.gradient**2 / self.problem.curvature).sum(dim=1)
         if self.problem.loss == "cross-entropy":
             return norm
         of_data = 2.0 * (a * data_sums).sum(dim=1).abs()
@@ -183,20 +177,24 @@ def _lbfgs(state: _State, tolerance: float, max_evaluations: int) -> int:
     """Take steps for all windows together; return the number of evaluations."""
     history, evaluations = _History(1.0 / state.problem.curvature), 0
     active = torch.arange(len(state.a), device=state.a.device)
+    a, point, data_sums = state.a.clone(), state.point[active], state.problem.data_sums
     moves = torch.ones_like(active, dtype=torch.bool)
     while evaluations < max_evaluations:
-        running = moves & (state.error[active] > tolerance)
-        if not bool(running.any()):
+        running = moves & (state.error_of(a, point, data_sums) > tolerance)
+        if not bool(running.all()):
+            ended = ~running
+            state.settle(active[ended], a[ended], point[ended])
+            active, a, point = active[running], a[running], point[running]
+            data_sums = data_sums[running]
+            history.keep(running)
+        if len(active) == 0:
             break
-        active = active[running]
-        history.keep(running)
-        point = state.point[active]
         direction = history.direction(point.gradient)
-        step, reached, used = _line_search(state.problem, state.a[active], active, direction, point)
+        step, reached, used = _line_search(state.problem, a, active, direction, point)
         evaluations += used
         history.push(step, reached.gradient - point.gradient)
-        state.move(active, step, reached)
-        moves = (step != 0).any(dim=1)
+        a, point, moves = a + step, reached, (step != 0).any(dim=1)
+    state.settle(active, a, point)
     return evaluations
 
 
@@ -211,7 +209,7 @@ def _newton(state: _State, index: int, tolerance: float) -> int:
         direction = -torch.linalg.solve(hessian, point.gradient[0])[None]
         step, reached, used = _line_search(state.problem, a, window, direction, point)
         evaluations += used
-        state.move(window, step, reached)
+        state.settle(window, a + step, reached)
         if not bool(reached.value < point.value - _LOSS_NOISE * point.value.abs()):
             break
     return evaluations

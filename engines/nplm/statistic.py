@@ -57,7 +57,9 @@ def _excess(f: torch.Tensor) -> torch.Tensor:
 
 def _excess_again(problem: Problem, a: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
-    for sample in problem.shared:
+    for sample in problem.samples:
+        if sample.sign < 0:
+            continue
         for first in range(0, len(sample), _BLOCK):
             rows = slice(first, first + _BLOCK)
             f = log_ratio(sample.psi[rows, sample.columns], a.T)

@@ -17,7 +17,7 @@ from engines.nplm.losses import Loss, loss_terms
 from engines.nplm.threads import Threads
 from engines.types import IntArray
 
-__all__ = ["Sample", "Sums", "feature_sums", "labelled_sums", "sums_over"]
+__all__ = ["Sample", "feature_sums", "labelled_sums", "sums_over"]
 
 #: Pieces of a sample; a function of its size alone, so that sums do not depend on the threads.
 _SHARDS, _LEAST_ROWS = 16, 8_192
@@ -36,6 +36,7 @@ class Sample:
         psi: (n, columns) features of all widths.
         columns: those of the width in question.
         weight: of each event's term.
+        sign: 1 for reference events, whose terms are h(f); -1 for data, whose terms are h(-f).
         data_labels: (n, k) bool, for relabelling: which events window k takes as data, with
             h(-f) and weight 1 in the cross-entropy and none in the likelihood; the others are
             reference.
@@ -46,6 +47,7 @@ class Sample:
     psi: torch.Tensor
     columns: slice
     weight: float
+    sign: int = 1
     data_labels: torch.Tensor | None = None
     offsets: IntArray | None = None
 
@@ -54,60 +56,45 @@ class Sample:
         return len(self.psi)
 
 
-@dataclass(frozen=True)
-class Sums:
-    """Sums over a sample for k windows.
-
-    Attributes:
-        packed: (k, 2 + r) float64: the three below side by side, before weighting.
-        weight: of each event's term.
-    """
-
-    packed: torch.Tensor
-    weight: float
-
-    @property
-    def value(self) -> torch.Tensor:
-        """Weighted sum of h(f), (k,)."""
-        return self.weight * self.packed[:, 0]
-
-    @property
-    def excess(self) -> torch.Tensor:
-        """Sum of e^f - 1 over reference events, (k,); not finite if float32 overflowed."""
-        return self.packed[:, 1]
-
-    @property
-    def gradient(self) -> torch.Tensor:
-        """Weighted sum of h'(f) psi, (k, r)."""
-        return self.weight * self.packed[:, 2:]
-
-
 def sums_over(
-    samples: Sequence[tuple[Sample, torch.Tensor]], windows: IntArray, loss: Loss, threads: Threads
-) -> list[Sums]:
-    """Return the sums over each sample.
+    samples: Sequence[Sample], a: torch.Tensor, windows: IntArray, loss: Loss, threads: Threads
+) -> torch.Tensor:
+    """Return sums over all samples for some windows.
 
     Args:
-        samples: each with (k, r) float64, the coordinates of the windows.
+        samples: the events.
+        a: (k, r) float64, the coordinates of the windows.
         windows: (k,) which windows.
         loss: which h.
         threads: what runs the shards.
+
+    Returns:
+        (k, 2 + r) float64: of each window the weighted sum of the terms, the sum of e^f - 1 over
+        reference events (not finite where float32 overflowed), and the weighted sum of the terms'
+        derivatives times psi.
     """
-    sums: list[Sums | None] = [None] * len(samples)
-    passes: dict[int, _FusedPass] = {}
-    for index, (sample, a) in enumerate(samples):
-        if sample.data_labels is not None:
-            sums[index] = Sums(_labelled_pass(sample, windows, a, loss, threads), 1.0)
-        elif _is_fusible(sample, len(a)):
-            passes[index] = _FusedPass(sample, windows, a, loss)
-        else:
-            sums[index] = Sums(_product_pass(sample, windows, a, loss, threads), sample.weight)
-    jobs = [(one, job) for one in passes.values() for job in one.plan.jobs]
-    n_numbers = sum(one.n_numbers for one in passes.values())
+    total = torch.zeros((len(a), 2 + a.shape[1]), dtype=a.dtype, device=a.device)
+    fused = [_FusedPass(s, windows, a, loss) for s in samples if _is_fusible(s, len(a))]
+    jobs = [(one, job) for one in fused for job in one.plan.jobs]
+    n_numbers = sum(one.n_numbers for one in fused)
     threads.map(lambda job: job[0].run(job[1]), jobs, worthwhile=n_numbers > _WORTHWHILE)
-    for index, one in passes.items():
-        sums[index] = Sums(one.total(), samples[index][0].weight)
-    return [found for found in sums if found is not None]
+    for one in fused:
+        total += one.total()
+    for sample in samples:
+        if sample.data_labels is not None:
+            total += _labelled_pass(sample, windows, a, loss, threads)
+        elif not _is_fusible(sample, len(a)):
+            total += _product_pass(sample, windows, sample.sign * a, loss, threads) * _factors(
+                sample, a
+            )
+    return total
+
+
+def _factors(sample: Sample, a: torch.Tensor) -> torch.Tensor:
+    """Return what the sums of h(f), e^f - 1 and h'(f) psi at sign x a are multiplied by."""
+    factors = torch.full((2 + a.shape[1],), sample.sign * sample.weight, dtype=a.dtype)
+    factors[0], factors[1] = sample.weight, float(sample.sign > 0)
+    return factors.to(a.device)
 
 
 def feature_sums(psi: torch.Tensor, threads: Threads) -> torch.Tensor:
@@ -162,6 +149,8 @@ def _blocks(psi: torch.Tensor, columns: slice) -> Iterator[torch.Tensor]:
 
 def _is_fusible(sample: Sample, n_windows: int) -> bool:
     psi = sample.psi
+    if sample.data_labels is not None:
+        return False
     fits = psi.device.type == "cpu" and psi.dtype == torch.float32 and psi.is_contiguous()
     return fits and (sample.offsets is not None or n_windows <= _FEW)
 
@@ -210,7 +199,8 @@ class _FusedPass:
         self.plan = _plan(spans)
         self.n_numbers = sum(stop - start for start, stop in spans) * a.shape[1]
         self._rows, self._first_column = sample.psi.numpy(), sample.columns.start
-        self._at = a.numpy().astype(np.float32)[self.plan.owner]
+        self._at = (sample.sign * a.numpy()).astype(np.float32)[self.plan.owner]
+        self._sample = sample
         self._likelihood = loss == "likelihood"
         self._out = np.empty((len(self.plan.bounds), 2 + a.shape[1]))
 
@@ -225,9 +215,13 @@ class _FusedPass:
         )
 
     def total(self) -> torch.Tensor:
-        """Return the packed sums of each window, the shards added in order."""
+        """Return the weighted sums of each window, the shards added in order."""
         with np.errstate(over="ignore"):  # a step too far; the line search takes it back
-            return torch.from_numpy(np.add.reduceat(self._out, self.plan.starts, axis=0))
+            sums = np.add.reduceat(self._out, self.plan.starts, axis=0)
+            sums[:, 0] *= self._sample.weight
+            sums[:, 1] *= self._sample.sign > 0
+            sums[:, 2:] *= self._sample.sign * self._sample.weight
+        return torch.from_numpy(sums)
 
 
 def _product_pass(

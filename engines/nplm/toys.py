@@ -69,7 +69,7 @@ def draw_toys(
     *,
     scale: int = 1,
 ) -> Iterator[IntArray]:
-    """Yield the pool indices of each toy.
+    """Yield the pool indices of each toy; `rng` is drawn from as toys are taken.
 
     Args:
         window: a count window has exactly N(R) events; a time window a Poisson number.

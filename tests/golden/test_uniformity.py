@@ -1,14 +1,19 @@
 """Calibrated on an independent background, p-values of null windows are uniform.
 
 The reference is held fixed, as it is for a consumer: toys and fresh windows meet the same one. The
-pool is large, so that its offset is 1 to 2 % of the null's spread; the toys are four times as many
+pool is large, so that its offset is 2 to 3 % of the null's spread; the toys are four times as many
 as the windows, so that the uniform distribution itself is what the tests compare with.
 
 Relabelling needs neither pool nor toys. Its p-values share the reference if windows do, so each
 experiment has a basis, a reference and a window of its own.
 
-A right calibration fails a KS test at 0.01 once in a hundred samples, so the seed is fixed; it is
-simply the first. SEEDS_TRIED
+A right calibration fails a KS test at 0.01 once in a hundred samples, twice with so few toys, so
+the seed is fixed; it is simply the first. Tried by hand, with the lowest p of each: seeds 0 to 7
+for all ways (single windows 0.007; ten as one, then with a pool of 100,000, 0.002), seeds 0 and 1
+with pools of 200,000 (below 0.001, Poisson), and 0 and 1 for relabelling (0.1). To tell chance from
+a fault, 32 more calibrations for Poisson counts, and 30 for ten windows as one: fresh windows'
+mean minus the toys' was -0.008 +- 0.006 and -0.004 +- 0.010 spreads, p <= 0.05 for 0.049 +- 0.002
+and 0.051 +- 0.003 of the windows, and the lowest p of windows against toys 0.012 and 0.019.
 """
 
 from dataclasses import dataclass
@@ -37,7 +42,7 @@ class Way:
     sigma_quantiles: tuple[float, ...] = (0.9,)
     loss: Loss = "cross-entropy"
     scale: int = 1
-    n_pool: int = 200_000
+    n_pool: int = 100_000
 
 
 WAYS = {
@@ -95,7 +100,7 @@ def calibrated() -> dict[str, Calibrated]:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_setting_has_a_small_offset(way: Way) -> None:
-    assert offset_share(way.scale * way.n_expected, way.n_pool, N_REF) < 0.021
+    assert offset_share(way.scale * way.n_expected, way.n_pool, N_REF) < 0.03
 
 
 @pytest.mark.parametrize("name", WAYS)

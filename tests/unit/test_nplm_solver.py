@@ -36,15 +36,15 @@ def make_problem(
 def problem_of(psi_ref: torch.Tensor, psi_data: torch.Tensor, loss: Loss) -> Problem:
     data_sums = psi_data.double().sum(dim=1)
     zero_sums, zero_weight = WEIGHT * psi_ref.double().sum(dim=0), float(N_DATA)
-    own: Sample | None = None
+    samples = [Sample(psi_ref, slice(0, RANK), WEIGHT)]
     if loss == "cross-entropy":
         zero_sums, zero_weight = zero_sums + data_sums, 2.0 * N_DATA
         offsets = np.arange(len(psi_data) + 1) * psi_data.shape[1]
-        own = Sample(psi_data.flatten(0, 1), slice(0, RANK), 1.0, offsets=offsets)
+        data = psi_data.flatten(0, 1)
+        samples.append(Sample(data, slice(0, RANK), 1.0, sign=-1, offsets=offsets))
     ridge = torch.linspace(0.05, 0.9, RANK, dtype=torch.float64)
     return Problem(
-        shared=[Sample(psi_ref, slice(0, RANK), WEIGHT)],
-        own=own,
+        samples=samples,
         data_sums=data_sums,
         zero_sums=zero_sums,
         zero_weight=torch.full((len(psi_data),), zero_weight, dtype=torch.float64),
@@ -56,16 +56,16 @@ def problem_of(psi_ref: torch.Tensor, psi_data: torch.Tensor, loss: Loss) -> Pro
 
 
 def own_psi(problem: Problem, window: int) -> torch.Tensor:
-    assert problem.own is not None
-    return problem.own.psi[window * N_DATA : (window + 1) * N_DATA]
+    return problem.samples[1].psi[window * N_DATA : (window + 1) * N_DATA]
 
 
 def own_of(problem: Problem, window: int) -> Sample:
-    return Sample(own_psi(problem, window), slice(0, RANK), 1.0, offsets=np.array([0, N_DATA]))
+    psi = own_psi(problem, window)
+    return Sample(psi, slice(0, RANK), 1.0, sign=-1, offsets=np.array([0, N_DATA]))
 
 
 def numpy_loss(problem: Problem, window: int, a: np.ndarray) -> float:
-    f_ref = problem.shared[0].psi.double().numpy() @ a
+    f_ref = problem.samples[0].psi.double().numpy() @ a
     penalty = 0.5 * (problem.ridge.numpy() * a * a).sum()
     if problem.loss == "likelihood":
         fit = WEIGHT * np.expm1(f_ref).sum() - problem.data_sums[window].numpy() @ a
@@ -85,7 +85,7 @@ def test_loss_and_gradient_are_those_of_the_formula(loss: Loss) -> None:
         assert float(point.value[row]) == pytest.approx(
             numpy_loss(problem, window, here), rel=1e-12
         )
-        excess = np.expm1(problem.shared[0].psi.numpy() @ here).sum()
+        excess = np.expm1(problem.samples[0].psi.numpy() @ here).sum()
         assert float(point.excess[row]) == pytest.approx(excess, rel=1e-12)
         for k in range(RANK):
             step = np.eye(RANK)[k] * 1e-5
@@ -165,13 +165,14 @@ def test_window_without_any_difference_needs_no_evaluation() -> None:
 def test_windows_together_are_windows_alone(loss: Loss) -> None:
     problem = make_problem(loss, n_windows=5)
     together = window_statistics(problem, solve(problem, tolerance=1e-14))
+    own = loss == "cross-entropy"
     for window in range(5):
         only = slice(window, window + 1)
         alone = dataclasses.replace(
             problem,
-            own=problem.own and own_of(problem, window),
+            samples=[problem.samples[0], *([own_of(problem, window)] if own else [])],
             data_sums=problem.data_sums[only],
-            zero_sums=problem.zero_sums[only] if problem.own else problem.zero_sums,
+            zero_sums=problem.zero_sums[only] if own else problem.zero_sums,
             zero_weight=problem.zero_weight[only],
         )
         t = window_statistics(alone, solve(alone, tolerance=1e-14))[0]
@@ -195,7 +196,7 @@ def test_window_statistics_are_the_formula_at_the_fit(loss: Loss) -> None:
     got = window_statistics(problem, fit)
     for window in range(3):
         f_data = log_ratio(own_psi(data, window), fit.a[window])
-        f_ref = log_ratio(problem.shared[0].psi, fit.a[window])
+        f_ref = log_ratio(problem.samples[0].psi, fit.a[window])
         wanted = statistic_from_log_ratio(f_data, f_ref, WEIGHT)
         assert float(got[window]) == pytest.approx(float(wanted), rel=1e-12)
 
@@ -204,7 +205,7 @@ def test_statistic_that_overflows_float32_is_found_in_float64() -> None:
     """With f of 100 on one reference event: e^f is beyond float32, and t is what float64 says."""
     problem = make_problem(dtype=torch.float32, n_windows=1)
     a = torch.zeros((1, RANK), dtype=torch.float64)
-    psi = problem.shared[0].psi.clone()
+    psi = problem.samples[0].psi.clone()
     psi[7] = torch.tensor([1.0, 0, 0, 0, 0])
     a[0, 0] = 100.0
     data = own_psi(problem, 0)[None]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from engines.nplm.losses import Loss, loss_terms
-from engines.nplm.sums import Sample, Sums, feature_sums, labelled_sums, sums_over
+from engines.nplm.sums import Sample, feature_sums, labelled_sums, sums_over
 from engines.nplm.threads import Threads
 
 LOSSES: list[Loss] = ["cross-entropy", "likelihood"]
@@ -21,10 +21,6 @@ def coordinates(n_windows: int, size: float = 0.5) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(9).normal(size=(n_windows, 6)) * size)
 
 
-def weighted(sums: Sums) -> torch.Tensor:
-    return torch.cat([sums.value[:, None], sums.excess[:, None], sums.gradient], dim=1)
-
-
 def naive(psi: torch.Tensor, a: torch.Tensor, weight: float, loss: Loss) -> torch.Tensor:
     x = psi[:, COLUMNS].double()
     h, slope, excess = loss_terms(loss, x @ a.T)
@@ -37,20 +33,20 @@ def naive(psi: torch.Tensor, a: torch.Tensor, weight: float, loss: Loss) -> torc
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 20_000])
 def test_sums_are_the_naive_ones(loss: Loss, n_windows: int, n: int) -> None:
     psi, a = features(n), coordinates(n_windows)
-    (got,) = sums_over([(Sample(psi, COLUMNS, 0.3), a)], np.arange(len(a)), loss, ONE)
+    got = sums_over([Sample(psi, COLUMNS, 0.3)], a, np.arange(len(a)), loss, ONE)
     wanted = naive(psi, a, 0.3, loss)
     scale = float(wanted.abs().max())
-    np.testing.assert_allclose(weighted(got).numpy(), wanted.numpy(), atol=2e-6 * scale)
+    np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=2e-6 * scale)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_stores_give_the_sums_of_what_they_hold(loss: Loss, dtype: torch.dtype) -> None:
     psi, a = features(3000, dtype), coordinates(1)
-    (got,) = sums_over([(Sample(psi, COLUMNS, 0.3), a)], np.arange(len(a)), loss, ONE)
+    got = sums_over([Sample(psi, COLUMNS, 0.3)], a, np.arange(len(a)), loss, ONE)
     wanted = naive(psi, a, 0.3, loss)
     atol = (1e-12 if dtype == torch.float64 else 2e-6) * float(wanted.abs().max())
-    np.testing.assert_allclose(weighted(got).numpy(), wanted.numpy(), atol=atol)
+    np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=atol)
 
 
 @pytest.mark.parametrize("n_windows", [1, 5])
@@ -58,8 +54,8 @@ def test_number_of_threads_changes_no_bit(n_windows: int) -> None:
     psi, a, windows = features(100_000), coordinates(n_windows), np.arange(n_windows)
     offsets = np.linspace(0, 100_000, n_windows + 1).astype(np.int64)
     for sample in (Sample(psi, COLUMNS, 0.3), Sample(psi, COLUMNS, 0.3, offsets=offsets)):
-        one, two = (sums_over([(sample, a)], windows, "cross-entropy", n) for n in (ONE, TWO))
-        assert torch.equal(one[0].packed, two[0].packed)
+        one, two = (sums_over([sample], a, windows, "cross-entropy", n) for n in (ONE, TWO))
+        assert torch.equal(one, two)
     assert torch.equal(feature_sums(psi, ONE), feature_sums(psi, TWO))
 
 
@@ -69,12 +65,12 @@ def test_windows_of_their_own_events_are_each_summed_alone(loss: Loss, dtype: to
     psi, a = features(30_000, dtype), coordinates(3)
     offsets, windows = np.array([0, 10, 9000, 9001, 30_000]), np.array([3, 0, 2])
     sample = Sample(psi, COLUMNS, 0.3, offsets=offsets)
-    (got,) = sums_over([(sample, a)], windows, loss, ONE)
+    got = sums_over([sample], a, windows, loss, ONE)
     for row, window in enumerate(windows):
         own = psi[offsets[window] : offsets[window + 1]]
         wanted = naive(own, a[row : row + 1], 0.3, loss)[0]
         atol = 2e-6 * float(wanted.abs().max())
-        np.testing.assert_allclose(weighted(got)[row].numpy(), wanted.numpy(), atol=atol)
+        np.testing.assert_allclose(got[row].numpy(), wanted.numpy(), atol=atol)
 
 
 @pytest.mark.parametrize("f", [-1000.0, -100.0, -30.0, 30.0, 80.0, 100.0, 600.0, 1000.0])
@@ -82,18 +78,18 @@ def test_extreme_log_ratios_neither_overflow_nor_vanish(f: float) -> None:
     """One event at f, by the fused pass: softplus is |f| or 0, e^f is right up to e^700."""
     psi, a = torch.ones((1, 1)), torch.tensor([[f]], dtype=torch.float64)
     sample = Sample(psi, slice(0, 1), 1.0)
-    (got,) = sums_over([(sample, a)], np.arange(1), "cross-entropy", ONE)
-    assert float(got.value) == pytest.approx(np.logaddexp(0, f), rel=1e-6, abs=1e-15)
-    assert float(got.excess) == pytest.approx(np.expm1(min(f, 700.0)), rel=1e-6)
-    assert float(got.gradient) == pytest.approx(float(f > 0), abs=1e-12)
+    got = sums_over([sample], a, np.arange(1), "cross-entropy", ONE)[0]
+    assert float(got[0]) == pytest.approx(np.logaddexp(0, f), rel=1e-6, abs=1e-15)
+    assert float(got[1]) == pytest.approx(np.expm1(min(f, 700.0)), rel=1e-6)
+    assert float(got[2]) == pytest.approx(float(f > 0), abs=1e-12)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_labels_decide_on_which_side_an_event_counts(loss: Loss) -> None:
     psi, a = features(5000), coordinates(3)
     labels = torch.from_numpy(np.random.default_rng(0).random((5000, 3)) < 0.2)
-    sample = Sample(psi, COLUMNS, 0.3, labels)
-    (got,) = sums_over([(sample, a)], np.arange(3), loss, ONE)
+    sample = Sample(psi, COLUMNS, 0.3, data_labels=labels)
+    got = sums_over([sample], a, np.arange(3), loss, ONE)
     for window in range(3):
         is_data, only = labels[:, window], a[window : window + 1]
         wanted = naive(psi[~is_data], only, 0.3, loss)
@@ -102,7 +98,7 @@ def test_labels_decide_on_which_side_an_event_counts(loss: Loss) -> None:
             data[:, 1], data[:, 2:] = 0.0, -data[:, 2:]
             wanted = wanted + data
         atol = 2e-6 * float(wanted.abs().max())
-        np.testing.assert_allclose(weighted(got)[window].numpy(), wanted[0].numpy(), atol=atol)
+        np.testing.assert_allclose(got[window].numpy(), wanted[0].numpy(), atol=atol)
     sums = [psi[labels[:, window]][:, COLUMNS].double().sum(0) for window in range(3)]
     np.testing.assert_allclose(
         labelled_sums(sample, ONE).numpy(), torch.stack(sums).numpy(), atol=1e-3
@@ -114,3 +110,15 @@ def test_feature_sums_are_sums() -> None:
     np.testing.assert_allclose(
         feature_sums(psi, ONE).numpy(), psi.double().sum(dim=0).numpy(), rtol=1e-4, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_enter_with_the_other_sign_and_samples_add_up(loss: Loss, dtype: torch.dtype) -> None:
+    reference, data, a = features(5000, dtype), features(700, dtype), coordinates(1)
+    samples = [Sample(reference, COLUMNS, 0.3), Sample(data, COLUMNS, 1.0, sign=-1)]
+    got = sums_over(samples, a, np.arange(1), loss, ONE)
+    of_data = naive(data, -a, 1.0, loss)
+    of_data[:, 1], of_data[:, 2:] = 0.0, -of_data[:, 2:]
+    wanted = naive(reference, a, 0.3, loss) + of_data
+    np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=2e-6 * float(wanted.abs().max()))
