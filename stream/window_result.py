@@ -78,8 +78,9 @@ class Significance:
         z_systematic: change of Z (the gamma's if that alarms, else the chi-square's) if t is off
             by the finite pool's expected offset.
         extrapolated: whether that law's p lies beyond the toys' resolution.
-        below_null: whether a t lies more than six spreads below its null: data so unlike the
-            reference that the fit broke down. Such a window alarms whatever its p.
+        below_null: whether a t lies more than six spreads below its null and below every toy: data
+            so unlike the reference that the fit broke down. Such a window alarms whatever its p,
+            outside the false-alarm rate.
     """
 
     t: float

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from engines.nplm.threads import Threads
-from engines.types import IntArray
+from engines.types import Float64Array, IntArray
 
 __all__ = ["gather", "gathered_sums"]
 
@@ -34,7 +34,7 @@ def gather(psi_pool: torch.Tensor, toys: Sequence[IntArray], threads: Threads) -
 
 def gathered_sums(
     psi_pool: torch.Tensor, toys: Sequence[IntArray], threads: Threads
-) -> torch.Tensor:
+) -> Float64Array:
     """Return the sum of psi over each toy's events, (n_toys, rank) float64; no row is kept."""
 
     def total(toy: IntArray) -> torch.Tensor:
@@ -44,4 +44,4 @@ def gathered_sums(
             sums += psi_pool[part].double().sum(dim=0)
         return sums
 
-    return torch.stack(threads.map(total, toys))
+    return np.asarray(torch.stack(threads.map(total, toys)).cpu().numpy())

@@ -12,8 +12,11 @@ With the likelihood the data enter through S_D only, so windows merge by additio
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch.nn.functional import softplus
+
+from engines.types import Float64Array
 
 __all__ = ["Loss", "curvature_at_zero", "loss_terms", "slope_at_zero", "value_at_zero"]
 
@@ -43,8 +46,8 @@ def slope_at_zero(loss: Loss) -> float:
 
 
 def curvature_at_zero(
-    loss: Loss, ridge: torch.Tensor, *, scale: float = 1.0, n_ratio: float = 1.0
-) -> torch.Tensor:
+    loss: Loss, ridge: Float64Array, *, scale: float = 1.0, n_ratio: float = 1.0
+) -> Float64Array:
     """Return the diagonal of the Hessian of n L at a = 0 in the whitened coordinates, (r,).
 
     There (w/2) sum_R psi psi^T = 1 - ridge. The cross-entropy has half of it from the reference
@@ -59,4 +62,4 @@ def curvature_at_zero(
     """
     if loss == "likelihood":
         return 2.0 * scale * (1.0 - ridge) + n_ratio * ridge
-    return torch.ones_like(ridge)
+    return np.ones_like(ridge)

@@ -10,7 +10,7 @@ from engines.nplm.losses import Loss, curvature_at_zero
 from engines.nplm.solver import Problem
 from engines.nplm.sums import Sample, feature_sums, labelled_sums
 from engines.nplm.threads import Threads
-from engines.types import IntArray
+from engines.types import Float64Array, IntArray
 
 __all__ = ["PreparedReference"]
 
@@ -30,7 +30,7 @@ class PreparedReference:
 
     basis: Basis
     psi: torch.Tensor
-    sums: torch.Tensor
+    sums: Float64Array
     n_expected: float
     loss: Loss
     threads: Threads
@@ -40,8 +40,12 @@ class PreparedReference:
         """Weight of a reference event, w = N(R) / n_ref."""
         return self.n_expected / len(self.psi)
 
+    def _coordinates(self, width: int) -> tuple[slice, Float64Array]:
+        ridge = self.basis.widths[width].ridge.cpu().numpy()
+        return self.basis.columns[width], np.asarray(ridge)
+
     def windows(
-        self, width: int, psi: torch.Tensor, offsets: IntArray, data_sums: torch.Tensor
+        self, width: int, psi: torch.Tensor, offsets: IntArray, data_sums: Float64Array
     ) -> Problem:
         """Set up windows of their own events, with the cross-entropy.
 
@@ -51,8 +55,7 @@ class PreparedReference:
             offsets: (n_windows + 1,) window k is the rows from offsets[k] to offsets[k + 1].
             data_sums: (n_windows, rank) sum of psi over each window.
         """
-        columns, ridge = self.basis.columns[width], self.basis.widths[width].ridge
-        counts = torch.from_numpy(np.diff(offsets)).to(data_sums)
+        columns, ridge = self._coordinates(width)
         return Problem(
             samples=[
                 Sample(self.psi, columns, self.weight),
@@ -60,14 +63,14 @@ class PreparedReference:
             ],
             data_sums=data_sums[:, columns],
             zero_sums=self.weight * self.sums[columns] + data_sums[:, columns],
-            zero_weight=self.n_expected + counts,
+            zero_weight=self.n_expected + np.diff(offsets),
             weight=self.weight,
             ridge=ridge,
             curvature=curvature_at_zero("cross-entropy", ridge),
             threads=self.threads,
         )
 
-    def merged(self, width: int, data_sums: torch.Tensor, scale: int = 1) -> Problem:
+    def merged(self, width: int, data_sums: Float64Array, scale: int = 1) -> Problem:
         """Set up windows known by their sums, with the likelihood.
 
         Args:
@@ -75,7 +78,7 @@ class PreparedReference:
             data_sums: (n_windows, rank) sum of psi over each window.
             scale: how many windows were merged into each.
         """
-        columns, ridge = self.basis.columns[width], self.basis.widths[width].ridge
+        columns, ridge = self._coordinates(width)
         weight, n_ref = scale * self.weight, len(self.psi)
         # The ridge is lam n, n with the events that the merged window is expected to hold.
         n_ratio = (n_ref + scale * self.n_expected) / (n_ref + self.n_expected)
@@ -83,7 +86,7 @@ class PreparedReference:
             samples=[Sample(self.psi, columns, weight)],
             data_sums=data_sums[:, columns],
             zero_sums=weight * self.sums[columns],
-            zero_weight=torch.full_like(data_sums[:, 0], weight * n_ref),
+            zero_weight=np.full(len(data_sums), weight * n_ref),
             weight=weight,
             ridge=n_ratio * ridge,
             curvature=curvature_at_zero("likelihood", ridge, scale=scale, n_ratio=n_ratio),
@@ -100,7 +103,7 @@ class PreparedReference:
             data_labels: (n_ref + n_data, k) bool, which events labelling k calls data, n_data in
                 each column.
         """
-        columns, ridge = self.basis.columns[width], self.basis.widths[width].ridge
+        columns, ridge = self._coordinates(width)
         labels = data_labels.to(psi.device)
         samples = [
             Sample(self.psi, columns, self.weight, data_labels=labels[: len(self.psi)]),
@@ -116,7 +119,7 @@ class PreparedReference:
             samples=samples,
             data_sums=data_sums,
             zero_sums=zero_sums,
-            zero_weight=torch.full_like(data_sums[:, 0], zero_weight),
+            zero_weight=np.full(len(data_sums), zero_weight),
             weight=self.weight,
             ridge=ridge,
             curvature=curvature_at_zero(self.loss, ridge),

@@ -238,7 +238,7 @@ class CachedReference:
 
         Sums of disjoint windows add up to those of the merged window.
         """
-        return np.asarray(feature_sums(self._join(pieces), self.threads).cpu().numpy())
+        return feature_sums(self._join(pieces), self.threads)
 
     def test_sums(
         self, sums: Float64Array, *, scale: int = 1, tolerance: float = 1e-5
@@ -253,10 +253,9 @@ class CachedReference:
         Returns:
             (k, n_widths).
         """
-        return self._merged(torch.from_numpy(np.array(sums)), scale, tolerance)
+        return self._merged(np.asarray(sums), scale, tolerance)
 
-    def _merged(self, sums: torch.Tensor, scale: int, tolerance: float) -> Float64Array:
-        sums = sums.to(self._device)
+    def _merged(self, sums: Float64Array, scale: int, tolerance: float) -> Float64Array:
         problems = [self._prepared.merged(width, sums, scale) for width in range(self.n_widths)]
         return _statistics([(p, solve(p, tolerance=tolerance)) for p in problems])
 
@@ -303,7 +302,7 @@ class CachedReference:
     def _fit(self, psi: Features, offsets: IntArray, tolerance: float) -> list[tuple[Problem, Fit]]:
         """Fit windows, window k the rows from offsets[k] to offsets[k + 1], for every width."""
         spans = [slice(*bounds) for bounds in pairwise(offsets.tolist())]
-        sums = torch.stack([feature_sums(psi[rows], self.threads) for rows in spans])
+        sums = np.stack([feature_sums(psi[rows], self.threads) for rows in spans])
         problems = [
             self._prepared.merged(width, sums)
             if self.loss == "likelihood"
@@ -315,9 +314,7 @@ class CachedReference:
 
 def _statistics(fits: Sequence[tuple[Problem, Fit]]) -> Float64Array:
     """Return t of each window, (n_windows, n_widths)."""
-    return np.stack(
-        [window_statistics(problem, fit).cpu().numpy() for problem, fit in fits], axis=1
-    )
+    return np.stack([window_statistics(problem, fit) for problem, fit in fits], axis=1)
 
 
 def _batches(toys: Iterator[IntArray], size: int) -> Iterator[list[IntArray]]:

@@ -85,7 +85,7 @@ def relabel(
         labels = _labels(n_pooled, len(psi), n, rng, true_first=first == 0)
         problem = reference.relabelled(width, psi, labels)
         fit = solve(problem, tolerance=_TOLERANCE)
-        values.append(window_statistics(problem, fit).cpu().numpy())
+        values.append(window_statistics(problem, fit))
         if done is not None:
             done(n if first else n - 1)
     t = np.concatenate(values)

@@ -5,17 +5,21 @@ under the null, so L-BFGS started from there needs few passes over the features,
 in these coordinates estimates how far a stands from the minimum. At a = 0 the gradient is a
 difference of sums that are known beforehand, so the first evaluation costs no pass. Newton's method
 finishes what lies far from the null.
+
+The few numbers a window has in these coordinates live on the host, in NumPy; only the passes run
+where the features are.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
+import numpy as np
 
 from engines.nplm.curvature import hessian_over
 from engines.nplm.losses import Loss, slope_at_zero, value_at_zero
 from engines.nplm.sums import Sample, sums_over
 from engines.nplm.threads import Threads
+from engines.types import BoolArray, Float64Array, IntArray
 
 __all__ = ["Fit", "Problem", "solve"]
 
@@ -48,12 +52,12 @@ class Problem:
     """
 
     samples: Sequence[Sample]
-    data_sums: torch.Tensor
-    zero_sums: torch.Tensor
-    zero_weight: torch.Tensor
+    data_sums: Float64Array
+    zero_sums: Float64Array
+    zero_weight: Float64Array
     weight: float
-    ridge: torch.Tensor
-    curvature: torch.Tensor
+    ridge: Float64Array
+    curvature: Float64Array
     loss: Loss = "cross-entropy"
     threads: Threads = field(default_factory=Threads)
 
@@ -61,27 +65,27 @@ class Problem:
         """Return loss and gradient of every window at a = 0."""
         value = value_at_zero(self.loss) * self.zero_weight
         gradient = slope_at_zero(self.loss) * self.zero_sums - self.data_sums
-        return _Point(torch.cat([torch.stack([value, 0.0 * value], dim=1), gradient], dim=1))
+        return _Point(np.column_stack([value, np.zeros_like(value), gradient]))
 
-    def evaluate(self, a: torch.Tensor, windows: torch.Tensor) -> "_Point":
+    def evaluate(self, a: Float64Array, windows: IntArray) -> "_Point":
         """Return loss and gradient of some windows.
 
         Args:
             a: (k, r) float64 coordinates, one row a window.
             windows: (k,) which windows.
         """
-        packed = sums_over(self.samples, a, windows.cpu().numpy(), self.loss, self.threads)
+        packed = sums_over(self.samples, a, windows, self.loss, self.threads)
         linear = 0.5 * a * self.ridge
         if self.loss == "likelihood":
             linear -= self.data_sums[windows]
             packed[:, 2:] -= self.data_sums[windows]
-        packed[:, 0] += (a * linear).sum(dim=1)
+        packed[:, 0] += (a * linear).sum(axis=1)
         packed[:, 2:] += a * self.ridge
         return _Point(packed)
 
-    def hessian(self, a: torch.Tensor, window: int) -> torch.Tensor:
+    def hessian(self, a: Float64Array, window: int) -> Float64Array:
         """Return the loss's second derivatives, (r, r) float64, of one window at a, (r,)."""
-        hessian = torch.diag(self.ridge)
+        hessian = np.diag(self.ridge)
         for sample in self.samples:
             hessian += hessian_over(sample, window, a, self.loss)
         return hessian
@@ -91,24 +95,24 @@ class Problem:
 class _Point:
     """Loss, sum over the reference of e^f - 1, and gradient side by side, (k, 2 + r) float64."""
 
-    packed: torch.Tensor
+    packed: Float64Array
 
     @property
-    def value(self) -> torch.Tensor:
+    def value(self) -> Float64Array:
         return self.packed[:, 0]
 
     @property
-    def excess(self) -> torch.Tensor:
+    def excess(self) -> Float64Array:
         return self.packed[:, 1]
 
     @property
-    def gradient(self) -> torch.Tensor:
+    def gradient(self) -> Float64Array:
         return self.packed[:, 2:]
 
-    def __getitem__(self, rows: torch.Tensor) -> "_Point":
+    def __getitem__(self, rows: IntArray | BoolArray) -> "_Point":
         return _Point(self.packed[rows])
 
-    def __setitem__(self, rows: torch.Tensor, other: "_Point") -> None:
+    def __setitem__(self, rows: IntArray | BoolArray, other: "_Point") -> None:
         self.packed[rows] = other.packed
 
 
@@ -125,9 +129,9 @@ class Fit:
         evaluations: passes over the features that the slowest window needed.
     """
 
-    a: torch.Tensor
-    excess: torch.Tensor
-    gradient_squared: torch.Tensor
+    a: Float64Array
+    excess: Float64Array
+    gradient_squared: Float64Array
     evaluations: int
 
 
@@ -146,7 +150,7 @@ def solve(problem: Problem, *, tolerance: float = 1e-5, max_evaluations: int = 1
     """
     state = _State(problem)
     evaluations = _lbfgs(state, tolerance, max_evaluations)
-    left = (state.error > tolerance).nonzero().flatten().tolist()
+    left = np.flatnonzero(state.error > tolerance).tolist()
     evaluations += max((_newton(state, window, tolerance) for window in left), default=0)
     return Fit(state.a, state.point.excess, state.error, evaluations)
 
@@ -157,31 +161,32 @@ class _State:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.point = problem.at_zero()
-        self.a = torch.zeros_like(self.point.gradient)
+        self.a = np.zeros_like(self.point.gradient)
         self.error = self.error_of(self.a, self.point, problem.data_sums)
 
-    def settle(self, windows: torch.Tensor, a: torch.Tensor, point: _Point) -> None:
+    def settle(self, windows: IntArray, a: Float64Array, point: _Point) -> None:
         self.a[windows], self.point[windows] = a, point
         self.error[windows] = self.error_of(a, point, self.problem.data_sums[windows])
 
-    def error_of(self, a: torch.Tensor, point: _Point, data_sums: torch.Tensor) -> torch.Tensor:
+    def error_of(self, a: Float64Array, point: _Point, data_sums: Float64Array) -> Float64Array:
         """Return `gradient_squared` as `Fit` has it."""
-        norm = (point.gradient**2 / self.problem.curvature).sum(dim=1)
+        norm: Float64Array = (point.gradient**2 / self.problem.curvature).sum(axis=1)
         if self.problem.loss == "cross-entropy":
             return norm
-        of_data = 2.0 * (a * data_sums).sum(dim=1).abs()
-        return norm / (of_data / _LARGE_T).clamp(min=1.0) ** 2
+        of_data = 2.0 * np.abs((a * data_sums).sum(axis=1))
+        norm /= np.maximum(of_data / _LARGE_T, 1.0) ** 2
+        return norm
 
 
 def _lbfgs(state: _State, tolerance: float, max_evaluations: int) -> int:
     """Take steps for all windows together; return the number of evaluations."""
     history, evaluations = _History(1.0 / state.problem.curvature), 0
-    active = torch.arange(len(state.a), device=state.a.device)
-    a, point, data_sums = state.a.clone(), state.point[active], state.problem.data_sums
-    moves = torch.ones_like(active, dtype=torch.bool)
+    active = np.arange(len(state.a))
+    a, point, data_sums = state.a, state.point, state.problem.data_sums
+    moves = np.ones(len(a), bool)
     while evaluations < max_evaluations:
         running = moves & (state.error_of(a, point, data_sums) > tolerance)
-        if not bool(running.all()):
+        if not running.all():
             ended = ~running
             state.settle(active[ended], a[ended], point[ended])
             active, a, point = active[running], a[running], point[running]
@@ -193,43 +198,43 @@ def _lbfgs(state: _State, tolerance: float, max_evaluations: int) -> int:
         step, reached, used = _line_search(state.problem, a, active, direction, point)
         evaluations += used
         history.push(step, reached.gradient - point.gradient)
-        a, point, moves = a + step, reached, (step != 0).any(dim=1)
+        a, point, moves = a + step, reached, (step != 0).any(axis=1)
     state.settle(active, a, point)
     return evaluations
 
 
 def _newton(state: _State, index: int, tolerance: float) -> int:
     """Take steps for one window; return the number of evaluations."""
-    window, evaluations = torch.tensor([index], device=state.a.device), 0
+    window, evaluations = np.array([index]), 0
     for _ in range(_MAX_NEWTON):
-        if float(state.error[window]) <= tolerance:
+        if state.error[index] <= tolerance:
             break
         point, a = state.point[window], state.a[window]
         hessian = state.problem.hessian(a[0], index)
-        direction = -torch.linalg.solve(hessian, point.gradient[0])[None]
+        direction = -np.linalg.solve(hessian, point.gradient[0])[None]
         step, reached, used = _line_search(state.problem, a, window, direction, point)
         evaluations += used
         state.settle(window, a + step, reached)
-        if not bool(reached.value < point.value - _LOSS_NOISE * point.value.abs()):
+        if not reached.value < point.value - _LOSS_NOISE * np.abs(point.value):
             break
     return evaluations
 
 
 def _line_search(
     problem: Problem,
-    a: torch.Tensor,
-    windows: torch.Tensor,
-    direction: torch.Tensor,
+    a: Float64Array,
+    windows: IntArray,
+    direction: Float64Array,
     point: _Point,
-) -> tuple[torch.Tensor, _Point, int]:
+) -> tuple[Float64Array, _Point, int]:
     """Halve each window's step until its loss falls enough (Armijo); a hopeless step becomes 0."""
-    slope = (direction * point.gradient).sum(dim=1)
-    length = torch.ones_like(slope)
+    slope = (direction * point.gradient).sum(axis=1)
+    length = np.ones_like(slope)
     reached = problem.evaluate(a + direction, windows)
-    slack = _LOSS_NOISE * point.value.abs()
+    slack = _LOSS_NOISE * np.abs(point.value)
     for used in range(1, _MAX_HALVINGS):
         failed = ~(reached.value <= point.value + _ARMIJO * length * slope + slack)
-        if not bool(failed.any()):
+        if not failed.any():
             return length[:, None] * direction, reached, used
         length[failed] *= 0.5
         trial = a[failed] + length[failed, None] * direction[failed]
@@ -243,29 +248,29 @@ def _line_search(
 class _History:
     """The last steps and gradient changes, each (k, r); a window without curvature skips a pair."""
 
-    def __init__(self, inverse_curvature: torch.Tensor) -> None:
+    def __init__(self, inverse_curvature: Float64Array) -> None:
         self._inverse_curvature = inverse_curvature
-        self._pairs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._pairs: list[tuple[Float64Array, Float64Array, Float64Array]] = []
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def keep(self, rows: BoolArray) -> None:
         self._pairs = [(s[rows], y[rows], inverse[rows]) for s, y, inverse in self._pairs]
 
-    def push(self, step: torch.Tensor, change: torch.Tensor) -> None:
-        curvature = (step * change).sum(dim=1)
-        usable = curvature > 1e-12 * (change * change).sum(dim=1)
-        inverse = torch.where(usable, 1.0 / curvature.where(usable, torch.ones_like(curvature)), 0)
+    def push(self, step: Float64Array, change: Float64Array) -> None:
+        curvature = (step * change).sum(axis=1)
+        usable = curvature > 1e-12 * (change * change).sum(axis=1)
+        inverse = usable / np.where(usable, curvature, 1.0)
         self._pairs = [*self._pairs[1 - _MEMORY :], (step, change, inverse)]
 
-    def direction(self, gradient: torch.Tensor) -> torch.Tensor:
+    def direction(self, gradient: Float64Array) -> Float64Array:
         """Two-loop recursion from the null Hessian (Nocedal & Wright, Alg. 7.4)."""
         q = -gradient
         projections = []
         for step, change, inverse in reversed(self._pairs):
-            alpha = inverse * (step * q).sum(dim=1)
+            alpha = inverse * (step * q).sum(axis=1)
             q = q - alpha[:, None] * change
             projections.append(alpha)
         q = q * self._inverse_curvature
         for (step, change, inverse), alpha in zip(self._pairs, reversed(projections), strict=True):
-            beta = inverse * (change * q).sum(dim=1)
+            beta = inverse * (change * q).sum(axis=1)
             q = q + (alpha - beta)[:, None] * step
         return q

@@ -1,8 +1,10 @@
 """The test statistic of a fitted window."""
 
+import numpy as np
 import torch
 
 from engines.nplm.solver import Fit, Problem
+from engines.types import Float64Array
 
 __all__ = ["log_ratio", "statistic_from_log_ratio", "window_statistics"]
 
@@ -32,38 +34,37 @@ def statistic_from_log_ratio(
     return 2.0 * (f_data.double().sum(dim=0) - weight * _excess(f_ref))
 
 
-def log_ratio(psi: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-    """Return f = psi . a in float64; `a` is (r,) or (r, k)."""
+def log_ratio(psi: torch.Tensor, a: Float64Array) -> torch.Tensor:
+    """Return f = psi . a, (n,) float64, where psi is; `a` is (r,)."""
     dtype = torch.promote_types(psi.dtype, torch.float32)
-    return (psi.to(dtype) @ a.to(dtype)).double()
+    return (psi.to(dtype) @ torch.from_numpy(a).to(psi.device, dtype)).double()
 
 
-def window_statistics(problem: Problem, fit: Fit) -> torch.Tensor:
+def window_statistics(problem: Problem, fit: Fit) -> Float64Array:
     """Return t of every fitted window, (n_windows,) float64, always finite.
 
     The sum over data is a . S_D; that over the reference was found on the solver's last pass. Where
     e^f overflowed float32 there, it is computed again in float64.
     """
-    excess = fit.excess.clone()
-    overflowed = ~excess.isfinite()
-    if bool(overflowed.any()):
-        excess[overflowed] = _excess_again(problem, fit.a[overflowed], overflowed)
-    return 2.0 * ((fit.a * problem.data_sums).sum(dim=1) - problem.weight * excess)
+    excess = fit.excess.copy()
+    for window in np.flatnonzero(~np.isfinite(excess)).tolist():
+        excess[window] = _excess_again(problem, fit.a[window], window)
+    return np.asarray(2.0 * ((fit.a * problem.data_sums).sum(axis=1) - problem.weight * excess))
 
 
 def _excess(f: torch.Tensor) -> torch.Tensor:
     return f.double().clamp(max=_LARGEST_F).expm1().sum(dim=0)
 
 
-def _excess_again(problem: Problem, a: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-    total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+def _excess_again(problem: Problem, a: Float64Array, window: int) -> float:
+    total = 0.0
     for sample in problem.samples:
         if sample.sign < 0:
             continue
         for first in range(0, len(sample), _BLOCK):
             rows = slice(first, first + _BLOCK)
-            f = log_ratio(sample.psi[rows, sample.columns], a.T)
+            f = log_ratio(sample.psi[rows, sample.columns], a)
             if sample.data_labels is not None:
-                f = f.masked_fill(sample.data_labels[rows][:, windows], 0.0)
-            total += _excess(f)
+                f = f.masked_fill(sample.data_labels[rows, window], 0.0)
+            total += float(_excess(f))
     return total

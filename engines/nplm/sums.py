@@ -15,7 +15,7 @@ import torch
 from engines.nplm.fused import fused_sums
 from engines.nplm.losses import Loss, loss_terms
 from engines.nplm.threads import Threads
-from engines.types import IntArray
+from engines.types import Float64Array, IntArray
 
 __all__ = ["Sample", "feature_sums", "labelled_sums", "sums_over"]
 
@@ -57,8 +57,8 @@ class Sample:
 
 
 def sums_over(
-    samples: Sequence[Sample], a: torch.Tensor, windows: IntArray, loss: Loss, threads: Threads
-) -> torch.Tensor:
+    samples: Sequence[Sample], a: Float64Array, windows: IntArray, loss: Loss, threads: Threads
+) -> Float64Array:
     """Return sums over all samples for some windows.
 
     Args:
@@ -73,7 +73,7 @@ def sums_over(
         reference events (not finite where float32 overflowed), and the weighted sum of the terms'
         derivatives times psi.
     """
-    total = torch.zeros((len(a), 2 + a.shape[1]), dtype=a.dtype, device=a.device)
+    total = np.zeros((len(a), 2 + a.shape[1]))
     fused = [_FusedPass(s, windows, a, loss) for s in samples if _is_fusible(s, len(a))]
     jobs = [(one, job) for one in fused for job in one.plan.jobs]
     n_numbers = sum(one.n_numbers for one in fused)
@@ -81,23 +81,24 @@ def sums_over(
     for one in fused:
         total += one.total()
     for sample in samples:
-        if sample.data_labels is not None:
-            total += _labelled_pass(sample, windows, a, loss, threads)
-        elif not _is_fusible(sample, len(a)):
-            total += _product_pass(sample, windows, sample.sign * a, loss, threads) * _factors(
-                sample, a
-            )
+        if not _is_fusible(sample, len(a)):
+            at = torch.from_numpy(sample.sign * a).to(sample.psi.device)
+            labelled = sample.data_labels is not None
+            run = _labelled_pass if labelled else _product_pass
+            total += _weighted(sample, run(sample, windows, at, loss, threads).cpu().numpy())
     return total
 
 
-def _factors(sample: Sample, a: torch.Tensor) -> torch.Tensor:
-    """Return what the sums of h(f), e^f - 1 and h'(f) psi at sign x a are multiplied by."""
-    factors = torch.full((2 + a.shape[1],), sample.sign * sample.weight, dtype=a.dtype)
-    factors[0], factors[1] = sample.weight, float(sample.sign > 0)
-    return factors.to(a.device)
+def _weighted(sample: Sample, sums: Float64Array) -> Float64Array:
+    """Multiply sums of h(f), e^f - 1 and h'(f) psi at sign x a as they enter the loss."""
+    if sample.data_labels is None:
+        sums[:, 0] *= sample.weight
+        sums[:, 1] *= sample.sign > 0
+        sums[:, 2:] *= sample.sign * sample.weight
+    return sums
 
 
-def feature_sums(psi: torch.Tensor, threads: Threads) -> torch.Tensor:
+def feature_sums(psi: torch.Tensor, threads: Threads) -> Float64Array:
     """Return the sum of psi over events, (columns,) float64."""
 
     def work(rows: slice) -> torch.Tensor:
@@ -107,10 +108,11 @@ def feature_sums(psi: torch.Tensor, threads: Threads) -> torch.Tensor:
         return total
 
     shards = _shards(0, len(psi)) or [slice(0, 0)]
-    return _total(threads.map(work, shards, worthwhile=psi.numel() > _WORTHWHILE))
+    parts = threads.map(work, shards, worthwhile=psi.numel() > _WORTHWHILE)
+    return np.asarray(_total(parts).cpu().numpy())
 
 
-def labelled_sums(sample: Sample, threads: Threads) -> torch.Tensor:
+def labelled_sums(sample: Sample, threads: Threads) -> Float64Array:
     """Return the sum of psi over each window's data, (k, r) float64."""
 
     def work(rows: slice) -> torch.Tensor:
@@ -124,7 +126,7 @@ def labelled_sums(sample: Sample, threads: Threads) -> torch.Tensor:
         return total
 
     rank = sample.columns.stop - sample.columns.start
-    return _total(threads.map(work, _shards(0, len(sample))))
+    return np.asarray(_total(threads.map(work, _shards(0, len(sample)))).cpu().numpy())
 
 
 def _labels(sample: Sample) -> torch.Tensor:
@@ -191,7 +193,7 @@ def _plan(spans: tuple[tuple[int, int], ...]) -> _Plan:
 class _FusedPass:
     """One pass over a sample that reads each row once, in jobs that may run beside each other."""
 
-    def __init__(self, sample: Sample, windows: IntArray, a: torch.Tensor, loss: Loss) -> None:
+    def __init__(self, sample: Sample, windows: IntArray, a: Float64Array, loss: Loss) -> None:
         spans = ((0, len(sample)),) * len(windows)
         if sample.offsets is not None:
             offsets = sample.offsets.tolist()
@@ -199,7 +201,7 @@ class _FusedPass:
         self.plan = _plan(spans)
         self.n_numbers = sum(stop - start for start, stop in spans) * a.shape[1]
         self._rows, self._first_column = sample.psi.numpy(), sample.columns.start
-        self._at = (sample.sign * a.numpy()).astype(np.float32)[self.plan.owner]
+        self._at = (sample.sign * a).astype(np.float32)[self.plan.owner]
         self._sample = sample
         self._likelihood = loss == "likelihood"
         self._out = np.empty((len(self.plan.bounds), 2 + a.shape[1]))
@@ -214,14 +216,10 @@ class _FusedPass:
             self._out[job],
         )
 
-    def total(self) -> torch.Tensor:
+    def total(self) -> Float64Array:
         """Return the weighted sums of each window, the shards added in order."""
         with np.errstate(over="ignore"):  # a step too far; the line search takes it back
-            sums = np.add.reduceat(self._out, self.plan.starts, axis=0)
-            sums[:, 0] *= self._sample.weight
-            sums[:, 1] *= self._sample.sign > 0
-            sums[:, 2:] *= self._sample.sign * self._sample.weight
-        return torch.from_numpy(sums)
+            return _weighted(self._sample, np.add.reduceat(self._out, self.plan.starts, axis=0))
 
 
 def _product_pass(

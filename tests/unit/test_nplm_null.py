@@ -189,3 +189,13 @@ def test_mean_and_spread_are_the_toys() -> None:
 def test_null_refuses_what_cannot_calibrate(t: np.ndarray) -> None:
     with pytest.raises(SampleSizeError, match="at least two finite toys"):
         NullDistribution(t)
+
+
+def test_far_below_is_below_every_toy_too() -> None:
+    t = np.random.default_rng(0).normal(50.0, 8.0, 500)
+    plain = NullDistribution(t)
+    assert plain.is_below(plain.mean - 6.1 * plain.std)
+    assert not plain.is_below(plain.mean - 5.9 * plain.std)
+    seen = NullDistribution(np.append(t, -200.0))
+    assert not seen.is_below(-150.0)
+    assert seen.is_below(-201.0)

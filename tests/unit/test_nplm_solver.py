@@ -34,20 +34,20 @@ def make_problem(
 
 
 def problem_of(psi_ref: torch.Tensor, psi_data: torch.Tensor, loss: Loss) -> Problem:
-    data_sums = psi_data.double().sum(dim=1)
-    zero_sums, zero_weight = WEIGHT * psi_ref.double().sum(dim=0), float(N_DATA)
+    data_sums = psi_data.double().sum(dim=1).numpy()
+    zero_sums, zero_weight = WEIGHT * psi_ref.double().sum(dim=0).numpy(), float(N_DATA)
     samples = [Sample(psi_ref, slice(0, RANK), WEIGHT)]
     if loss == "cross-entropy":
         zero_sums, zero_weight = zero_sums + data_sums, 2.0 * N_DATA
         offsets = np.arange(len(psi_data) + 1) * psi_data.shape[1]
         data = psi_data.flatten(0, 1)
         samples.append(Sample(data, slice(0, RANK), 1.0, sign=-1, offsets=offsets))
-    ridge = torch.linspace(0.05, 0.9, RANK, dtype=torch.float64)
+    ridge = np.linspace(0.05, 0.9, RANK)
     return Problem(
         samples=samples,
         data_sums=data_sums,
         zero_sums=zero_sums,
-        zero_weight=torch.full((len(psi_data),), zero_weight, dtype=torch.float64),
+        zero_weight=np.full(len(psi_data), zero_weight),
         weight=WEIGHT,
         ridge=ridge,
         curvature=curvature_at_zero(loss, ridge),
@@ -66,9 +66,9 @@ def own_of(problem: Problem, window: int) -> Sample:
 
 def numpy_loss(problem: Problem, window: int, a: np.ndarray) -> float:
     f_ref = problem.samples[0].psi.double().numpy() @ a
-    penalty = 0.5 * (problem.ridge.numpy() * a * a).sum()
+    penalty = 0.5 * (problem.ridge * a * a).sum()
     if problem.loss == "likelihood":
-        fit = WEIGHT * np.expm1(f_ref).sum() - problem.data_sums[window].numpy() @ a
+        fit = WEIGHT * np.expm1(f_ref).sum() - problem.data_sums[window] @ a
     else:
         f_data = own_psi(problem, window).double().numpy() @ a
         fit = np.logaddexp(0, -f_data).sum() + WEIGHT * np.logaddexp(0, f_ref).sum()
@@ -78,10 +78,10 @@ def numpy_loss(problem: Problem, window: int, a: np.ndarray) -> float:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_loss_and_gradient_are_those_of_the_formula(loss: Loss) -> None:
     problem = make_problem(loss)
-    a = torch.from_numpy(np.random.default_rng(1).normal(size=(2, RANK)))
-    point = problem.evaluate(a, torch.tensor([2, 0]))
+    a = np.random.default_rng(1).normal(size=(2, RANK))
+    point = problem.evaluate(a, np.array([2, 0]))
     for row, window in enumerate((2, 0)):
-        here = a[row].numpy()
+        here = a[row]
         assert float(point.value[row]) == pytest.approx(
             numpy_loss(problem, window, here), rel=1e-12
         )
@@ -98,10 +98,10 @@ def test_loss_and_gradient_are_those_of_the_formula(loss: Loss) -> None:
 def test_start_is_known_without_a_pass(loss: Loss) -> None:
     problem = make_problem(loss)
     known = problem.at_zero()
-    passed = problem.evaluate(torch.zeros_like(known.gradient), torch.arange(3))
-    np.testing.assert_allclose(known.value.numpy(), passed.value.numpy(), atol=1e-12)
-    np.testing.assert_allclose(known.gradient.numpy(), passed.gradient.numpy(), atol=1e-12)
-    np.testing.assert_allclose(known.excess.numpy(), passed.excess.numpy(), atol=1e-12)
+    passed = problem.evaluate(np.zeros_like(known.gradient), np.arange(3))
+    np.testing.assert_allclose(known.value, passed.value, atol=1e-12)
+    np.testing.assert_allclose(known.gradient, passed.gradient, atol=1e-12)
+    np.testing.assert_allclose(known.excess, passed.excess, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -116,10 +116,10 @@ def test_fit_reaches_the_minimum(loss: Loss, shift: float) -> None:
             with np.errstate(over="ignore"):
                 return numpy_loss(problem, window, a)
 
-        start = fit.a[window].numpy() + 0.01
+        start = fit.a[window] + 0.01
         found = optimize.minimize(value, start, method="BFGS", options={"gtol": 1e-7})
-        np.testing.assert_allclose(fit.a[window].numpy(), found.x, atol=1e-4 * (1 + shift))
-        assert value(fit.a[window].numpy()) <= value(found.x) + 1e-9
+        np.testing.assert_allclose(fit.a[window], found.x, atol=1e-4 * (1 + shift))
+        assert value(fit.a[window]) <= value(found.x) + 1e-9
 
 
 def test_tolerance_says_when_to_stop() -> None:
@@ -135,14 +135,14 @@ def test_newton_finishes_what_takes_too_many_steps(loss: Loss) -> None:
     problem = make_problem(loss, shift=30.0)
     few, many = (solve(problem, tolerance=1e-14, max_evaluations=n) for n in (3, 1000))
     assert float(few.gradient_squared.max()) <= 1e-14
-    np.testing.assert_allclose(few.a.numpy(), many.a.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(few.a, many.a, rtol=1e-6)
 
 
 def test_tolerance_out_of_reach_ends_and_says_so() -> None:
     fit = solve(make_problem(dtype=torch.float32, shift=30.0), tolerance=1e-30, max_evaluations=3)
     assert float(fit.gradient_squared.max()) > 1e-30
     assert fit.evaluations < 200
-    assert torch.isfinite(fit.a).all()
+    assert np.isfinite(fit.a).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -158,7 +158,7 @@ def test_window_without_any_difference_needs_no_evaluation() -> None:
     same = dataclasses.replace(problem, data_sums=0.5 * problem.zero_sums)
     fit = solve(same)
     assert fit.evaluations == 0
-    assert float(window_statistics(same, fit)) == 0.0
+    assert float(window_statistics(same, fit)[0]) == 0.0
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -204,16 +204,17 @@ def test_window_statistics_are_the_formula_at_the_fit(loss: Loss) -> None:
 def test_statistic_that_overflows_float32_is_found_in_float64() -> None:
     """With f of 100 on one reference event: e^f is beyond float32, and t is what float64 says."""
     problem = make_problem(dtype=torch.float32, n_windows=1)
-    a = torch.zeros((1, RANK), dtype=torch.float64)
+    a = np.zeros((1, RANK))
     psi = problem.samples[0].psi.clone()
     psi[7] = torch.tensor([1.0, 0, 0, 0, 0])
     a[0, 0] = 100.0
     data = own_psi(problem, 0)[None]
     for windows in (1, 3):  # the fused pass, then matrix products
         many = problem_of(psi, data.repeat(windows, 1, 1), "cross-entropy")
-        excess = many.evaluate(a.repeat(windows, 1), torch.arange(windows)).excess
-        fit = dataclasses.replace(solve(many), a=a.repeat(windows, 1), excess=excess)
+        repeated = np.repeat(a, windows, axis=0)
+        excess = many.evaluate(repeated, np.arange(windows)).excess
+        fit = dataclasses.replace(solve(many), a=repeated, excess=excess)
         t = window_statistics(many, fit)
-        f = psi.double().numpy() @ a[0].numpy()
+        f = psi.double().numpy() @ a[0]
         wanted = 2 * (float(a[0] @ many.data_sums[0]) - WEIGHT * np.expm1(f).sum())
-        np.testing.assert_allclose(t.numpy(), wanted, rtol=1e-5)
+        np.testing.assert_allclose(t, wanted, rtol=1e-5)
