@@ -22,7 +22,7 @@ from engines.nplm.threads import Threads
 from engines.types import FloatArray
 from engines.windows import WindowSpec
 
-__all__ = ["Settings", "measure", "read_bandwidth"]
+__all__ = ["Bandwidth", "Settings", "measure", "read_bandwidth"]
 
 _GIB = 2**30
 #: Windows in the pool that toys are drawn from: enough to differ, few enough to stay small.
@@ -77,15 +77,23 @@ class Settings:
         return max(5000, 20 * self.centres)
 
 
+@dataclass(frozen=True)
+class Bandwidth:
+    """Rates at which memory is read, bytes a second, best and median of several reads."""
+
+    best: float
+    median: float
+
+
 def measure(settings: Settings) -> dict[str, Any]:
     """Build a reference, test one window again and again and toys in batches; JSON-able.
 
     Returns:
         Seconds as `_s`, memory as `_gib`, rates as `_gb_per_s`. `load_before` is the system's load:
-        work of others makes times longer. `floor_ratio` is the median fit over the time that
-        reading the reference's features from memory would take as often as the fit passed over
-        them, `floor_ratio_best` the fastest fit over it; below one they tell of a reference that
-        stays in the cache.
+        work of others makes times longer. `floor_ratio` is the fastest fit over the time that
+        reading the reference's features from memory would take, as often as the fit passed over
+        them and at the best bandwidth seen; `floor_ratio_median` is the same of medians. Below one
+        they tell of a reference that stays in the cache.
 
     Raises:
         ParameterError: if the device is none of this machine's.
@@ -102,26 +110,27 @@ def measure(settings: Settings) -> dict[str, Any]:
     result["falkon"] = _falkon(reference, window, settings, result["both_s"]["median"])
     result["oracle"] = _oracle(reference, window, settings, result) if settings.oracle else None
     bandwidth = read_bandwidth(settings.device, settings.threads)
-    floor_s = result["reference_bytes"] * result["evaluations"] / bandwidth
+    n_bytes = result["reference_bytes"] * result["evaluations"]
     return result | {
         "load_before": load_before,
-        "bandwidth_gb_per_s": bandwidth / 1e9,
-        "floor_s": floor_s,
-        "floor_ratio": result["fit_s"]["median"] / floor_s,
-        "floor_ratio_best": result["fit_s"]["min"] / floor_s,
+        "bandwidth_gb_per_s": bandwidth.best / 1e9,
+        "bandwidth_median_gb_per_s": bandwidth.median / 1e9,
+        "floor_s": n_bytes / bandwidth.best,
+        "floor_ratio": result["fit_s"]["min"] * bandwidth.best / n_bytes,
+        "floor_ratio_median": result["fit_s"]["median"] * bandwidth.median / n_bytes,
     }
 
 
 def read_bandwidth(
-    device: str, threads: int, *, n_bytes: int = 512 * 2**20, repeat: int = 10
-) -> float:
-    """Return the best rate at which a large array is read, bytes a second.
+    device: str, threads: int, *, n_bytes: int = 512 * 2**20, repeat: int = 20
+) -> Bandwidth:
+    """Return the rate at which a large array is read.
 
     Args:
         device: whose memory.
         threads: CPU threads that share the array; a GPU reads it whole.
         n_bytes: size of the array, many times the cache's.
-        repeat: how often; the best counts.
+        repeat: how often.
     """
     array = torch.ones(n_bytes // 4, dtype=torch.float32, device=device)
     # Pieces much smaller than the array keep the threads busy to the end.
@@ -131,7 +140,8 @@ def read_bandwidth(
     def read() -> None:
         workers.map(torch.sum, pieces)
 
-    return array.nbytes / min(_seconds(read, repeat, device))
+    seconds = _seconds(read, repeat, device)
+    return Bandwidth(array.nbytes / min(seconds), array.nbytes / float(np.median(seconds)))
 
 
 def _build(settings: Settings, rng: np.random.Generator) -> tuple[CachedReference, dict[str, Any]]:

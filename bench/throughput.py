@@ -109,7 +109,10 @@ def _nplm_text(settings: dict[str, Any], result: dict[str, Any]) -> str:
         ("t", f"{result['t']:.3f} after {result['evaluations']} evaluations"),
         ("peak memory", peak),
         ("floor", f"{_time(result['floor_s'])} at {bandwidth}"),
-        ("floor_ratio", f"{result['floor_ratio']:.2f}, best {result['floor_ratio_best']:.2f}"),
+        (
+            "floor_ratio",
+            f"{result['floor_ratio']:.2f}, of medians {result['floor_ratio_median']:.2f}",
+        ),
         ("falkon", _falkon_text(settings, result["falkon"])),
     ]
     if result["oracle"] is not None:

@@ -52,7 +52,7 @@ class BasisConfig:
     sigmas: tuple[float, ...] | None = None
     sigma_quantiles: tuple[float, ...] = (0.9,)
     jitter: float = 1e-13
-    cut: float = 1e-4
+    cut: float = 3e-5
     seed: int = 0
 
     def __post_init__(self) -> None:

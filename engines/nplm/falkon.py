@@ -253,7 +253,7 @@ class FalkonReference:
         f_data, f_ref = after.f
         return FalkonTest(
             t=np.array([float(statistic_from_log_ratio(fit.f_data, fit.f_ref, self.weight))]),
-            f=fit.f_data.numpy()[None],
+            log_ratios=lambda: np.asarray(fit.f_data.numpy()[None]),
             gradient_squared=after.gradient_squared,
             evaluations=fit.evaluations,
             t_converged=float(statistic_from_log_ratio(f_data, f_ref, self.weight)),

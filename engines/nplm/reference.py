@@ -35,17 +35,21 @@ class WindowTest:
 
     Attributes:
         t: (n_widths,) the test statistic of each kernel width.
-        f: (n_widths, n_data) fitted log density ratio of each event: large where data exceed the
-            null.
+        log_ratios: computes f.
         gradient_squared: what the solver stopped at, of the worst width; above its tolerance, t
             did not converge.
         evaluations: passes over the reference, of all widths together.
     """
 
     t: Float64Array
-    f: Float64Array
+    log_ratios: Callable[[], Float64Array]
     gradient_squared: float
     evaluations: int
+
+    @cached_property
+    def f(self) -> Float64Array:
+        """Fitted log density ratio of each event, (n_widths, n_data): large where data exceed."""
+        return self.log_ratios()
 
 
 class CachedReference:
@@ -181,13 +185,15 @@ class CachedReference:
         """
         psi = self._join(pieces)
         fits = self._fit(psi, np.array([0, len(psi)]), tolerance)
-        f = [
-            log_ratio(psi[:, columns], fit.a[0]).cpu().numpy()
-            for columns, (_, fit) in zip(self.basis.columns, fits, strict=True)
-        ]
+
+        def log_ratios() -> Float64Array:
+            columns = self.basis.columns
+            f = [log_ratio(psi[:, c], fit.a[0]) for c, (_, fit) in zip(columns, fits, strict=True)]
+            return np.asarray(torch.stack(f).cpu().numpy())
+
         return WindowTest(
             t=_statistics(fits)[0],
-            f=np.array(f),
+            log_ratios=log_ratios,
             gradient_squared=max(float(fit.gradient_squared[0]) for _, fit in fits),
             evaluations=sum(fit.evaluations for _, fit in fits),
         )

@@ -45,7 +45,7 @@ class ScriptedReference:
     def test_features(self, pieces: list[FloatArray]) -> WindowTest:
         t = np.asarray(pieces[0][0], np.float64)
         f = np.stack([np.full(sum(map(len, pieces)), sigma) for sigma in self.sigmas])
-        return WindowTest(t, f, self.gradient_squared, 5)
+        return WindowTest(t, lambda: f, self.gradient_squared, 5)
 
     def sums(self, pieces: list[FloatArray]) -> Float64Array:
         return np.asarray(np.concatenate(pieces).sum(axis=0), np.float64)
