@@ -22,7 +22,7 @@ from engines.nplm.threads import Threads
 from engines.types import FloatArray
 from engines.windows import WindowSpec
 
-__all__ = ["Bandwidth", "Settings", "measure", "read_bandwidth"]
+__all__ = ["LargeArray", "Settings", "measure"]
 
 _GIB = 2**30
 #: Windows in the pool that toys are drawn from: enough to differ, few enough to stay small.
@@ -77,23 +77,14 @@ class Settings:
         return max(5000, 20 * self.centres)
 
 
-@dataclass(frozen=True)
-class Bandwidth:
-    """Rates at which memory is read, bytes a second, best and median of several reads."""
-
-    best: float
-    median: float
-
-
 def measure(settings: Settings) -> dict[str, Any]:
     """Build a reference, test one window again and again and toys in batches; JSON-able.
 
     Returns:
         Seconds as `_s`, memory as `_gib`, rates as `_gb_per_s`. `load_before` is the system's load:
-        work of others makes times longer. `floor_ratio` is the fastest fit over the time that
-        reading the reference's features from memory would take, as often as the fit passed over
-        them and at the best bandwidth seen; `floor_ratio_median` is the same of medians. Below one
-        they tell of a reference that stays in the cache.
+        work of others makes times longer. `floor_ratio` is the time of a fit over that of reading
+        the reference's features as often as the fit passed over them, at the bandwidth at which a
+        large array is read just before and after: the median, and the 68 % band, of `repeat` pairs.
 
     Raises:
         ParameterError: if the device is none of this machine's.
@@ -109,39 +100,52 @@ def measure(settings: Settings) -> dict[str, Any]:
     result |= _peaks(settings.device)
     result["falkon"] = _falkon(reference, window, settings, result["both_s"]["median"])
     result["oracle"] = _oracle(reference, window, settings, result) if settings.oracle else None
-    bandwidth = read_bandwidth(settings.device, settings.threads)
+    psi = reference.features(window)
     n_bytes = result["reference_bytes"] * result["evaluations"]
-    return result | {
-        "load_before": load_before,
-        "bandwidth_gb_per_s": bandwidth.best / 1e9,
-        "bandwidth_median_gb_per_s": bandwidth.median / 1e9,
-        "floor_s": n_bytes / bandwidth.best,
-        "floor_ratio": result["fit_s"]["min"] * bandwidth.best / n_bytes,
-        "floor_ratio_median": result["fit_s"]["median"] * bandwidth.median / n_bytes,
-    }
+    floor = _floor(lambda: reference.test_features([psi]), n_bytes, settings)
+    return result | floor | {"load_before": load_before}
 
 
-def read_bandwidth(
-    device: str, threads: int, *, n_bytes: int = 512 * 2**20, repeat: int = 20
-) -> Bandwidth:
-    """Return the rate at which a large array is read.
+class LargeArray:
+    """An array many times the caches' size, read by all threads to see what the memory gives.
 
     Args:
         device: whose memory.
         threads: CPU threads that share the array; a GPU reads it whole.
-        n_bytes: size of the array, many times the cache's.
-        repeat: how often.
+        n_bytes: its size.
     """
-    array = torch.ones(n_bytes // 4, dtype=torch.float32, device=device)
-    # Pieces much smaller than the array keep the threads busy to the end.
-    pieces = array.chunk(64) if array.device.type == "cpu" else (array,)
-    workers = Threads(threads)
 
-    def read() -> None:
-        workers.map(torch.sum, pieces)
+    def __init__(self, device: str, threads: int, n_bytes: int = 512 * 2**20) -> None:
+        """Fill the array."""
+        self._array = torch.ones(n_bytes // 4, dtype=torch.float32, device=device)
+        # Pieces much smaller than the array keep the threads busy to the end.
+        self._pieces = self._array.chunk(64) if device == "cpu" else (self._array,)
+        self._workers, self._device = Threads(threads), device
 
-    seconds = _seconds(read, repeat, device)
-    return Bandwidth(array.nbytes / min(seconds), array.nbytes / float(np.median(seconds)))
+    def bandwidth(self) -> float:
+        """Read the array once; return bytes a second."""
+        (seconds,) = _seconds(lambda: self._workers.map(torch.sum, self._pieces), 1, self._device)
+        return self._array.nbytes / seconds
+
+
+def _floor(fit: Callable[[], object], n_bytes: int, settings: Settings) -> dict[str, Any]:
+    """Time fits and reads of a large array in turn: both see the same moods of the machine."""
+    array = LargeArray(settings.device, settings.threads)
+    array.bandwidth()
+    bandwidths, ratios = [], []
+    for _ in range(settings.repeat):
+        before = array.bandwidth()
+        (seconds,) = _seconds(fit, 1, settings.device)
+        bandwidths += [before, array.bandwidth()]
+        ratios.append(seconds * sum(bandwidths[-2:]) / 2 / n_bytes)
+    low, median, high = np.quantile(ratios, (0.16, 0.5, 0.84))
+    return {
+        "bandwidth_gb_per_s": float(np.median(bandwidths)) / 1e9,
+        "bandwidth_best_gb_per_s": max(bandwidths) / 1e9,
+        "floor_s": n_bytes / float(np.median(bandwidths)),
+        "floor_ratio": float(median),
+        "floor_ratio_68": [float(low), float(high)],
+    }
 
 
 def _build(settings: Settings, rng: np.random.Generator) -> tuple[CachedReference, dict[str, Any]]:

@@ -111,7 +111,7 @@ def _nplm_text(settings: dict[str, Any], result: dict[str, Any]) -> str:
         ("floor", f"{_time(result['floor_s'])} at {bandwidth}"),
         (
             "floor_ratio",
-            f"{result['floor_ratio']:.2f}, of medians {result['floor_ratio_median']:.2f}",
+            _ratio_text(result),
         ),
         ("falkon", _falkon_text(settings, result["falkon"])),
     ]
@@ -120,6 +120,11 @@ def _nplm_text(settings: dict[str, Any], result: dict[str, Any]) -> str:
         share = f"{100 * oracle['share_of_spread']:+.2f} % of the toys' spread away"
         rows.append(("oracle", f"{_time(oracle['seconds'])}; t {oracle['t']:.3f}, {share}"))
     return "".join(f"{name:<12} {text}\n" for name, text in rows)
+
+
+def _ratio_text(result: dict[str, Any]) -> str:
+    low, high = result["floor_ratio_68"]
+    return f"{result['floor_ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _falkon_text(settings: dict[str, Any], falkon: dict[str, Any] | None) -> str:

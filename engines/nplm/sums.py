@@ -20,7 +20,7 @@ from engines.types import Float64Array, IntArray
 __all__ = ["Sample", "feature_sums", "labelled_sums", "sums_over"]
 
 #: Pieces of a sample; a function of its size alone, so that sums do not depend on the threads.
-_SHARDS, _LEAST_ROWS = 16, 8_192
+_SHARDS, _LEAST_ROWS = 16, 2_048
 _BLOCK_BYTES = {"cpu": 2**21, "cuda": 2**27}
 #: Below so many numbers the threads cost more than they bring.
 _WORTHWHILE = 2**19

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from engines.nplm import fused
 from engines.nplm.losses import Loss, loss_terms
 from engines.nplm.sums import Sample, feature_sums, labelled_sums, sums_over
 from engines.nplm.threads import Threads
@@ -121,3 +122,11 @@ def test_data_enter_with_the_other_sign_and_samples_add_up(loss: Loss, dtype: to
     of_data[:, 1], of_data[:, 2:] = 0.0, -of_data[:, 2:]
     wanted = naive(reference, a, 0.3, loss) + of_data
     np.testing.assert_allclose(got, wanted, atol=2e-6 * float(np.abs(wanted).max()))
+
+
+def test_exponential_of_the_fused_pass_is_exact_to_rounding_of_f() -> None:
+    x = np.concatenate([np.linspace(-720, 720, 20_001), [0.0, 1e-30, 1e30, -1e30]])
+    out = np.empty(len(x))
+    fused._exp_minus_abs(x.astype(np.float32), out)
+    wanted = np.exp(-np.minimum(np.abs(x.astype(np.float32).astype(np.float64)), 700.0))
+    np.testing.assert_allclose(out, wanted, rtol=1e-12)
