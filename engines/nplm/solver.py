@@ -74,7 +74,9 @@ class Problem:
             a: (k, r) float64 coordinates, one row a window.
             windows: (k,) which windows.
         """
-        packed = sums_over(self.samples, a, windows, self.loss, self.threads)
+        # A step too far overflows, and the line search takes it back.
+        with np.errstate(over="ignore", invalid="ignore"):
+            packed = sums_over(self.samples, a, windows, self.loss, self.threads)
         linear = 0.5 * a * self.ridge
         if self.loss == "likelihood":
             linear -= self.data_sums[windows]
