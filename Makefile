@@ -13,7 +13,7 @@ help:
 	@echo "make setup   install into $(VENV)"
 	@echo "make lint    ruff and the import contracts"
 	@echo "make types   mypy, strict"
-	@echo "make bench   the measurements of bench/, on the bundled events"
+	@echo "make bench   speed, honesty of the null, physics on the bundled events (after make demo)"
 	@echo "make ci      lint, types, test, demo"
 	@echo "make clean   remove $(VENV), demo/ and caches"
 
@@ -42,6 +42,8 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup
+	$(BIN)/bench-throughput nplm
+	$(BIN)/bench-null --windows 200 --toys 500 --calibrations 8
 	$(BIN)/bench-physics $(BENCH)
 
 ci: lint types test demo
