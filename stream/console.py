@@ -13,6 +13,7 @@ from stream.service import Consumer
 __all__ = ["announce", "summarise"]
 
 _LOG = logging.getLogger(__name__)
+_LEAST_KS_P = 0.01
 
 
 def announce(
@@ -52,14 +53,17 @@ def _warn(name: str, nulls: WidthNulls, alarm_on: Tail, far: FalseAlarmRate) -> 
             far.text,
             smallest * far.n_scales / far.per_s,
         )
-    elif (ks_p := nulls.ks_p(alarm_on)) < 0.01:
+    elif (ks_p := nulls.ks_p(alarm_on)) < _LEAST_KS_P:
+        other: Tail = "gamma" if alarm_on == "chi2" else "chi2"
+        better = other if nulls.ks_p(other) >= _LEAST_KS_P else "toys"
         _LOG.warning(
             "%sthe toys do not follow the fitted %s law (KS p = %.2g): p-values beyond %.2g are "
-            "not to be trusted",
+            "not to be trusted; --alarm-on %s is safer",
             name,
             alarm_on,
             ks_p,
             nulls.resolution,
+            better,
         )
 
 

@@ -1,5 +1,7 @@
 """The cached reference: its inputs, its windows, its toys."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -142,3 +144,82 @@ def test_count_far_from_the_expected_one_is_seen(
     reference: CachedReference, rng: np.random.Generator, n: int
 ) -> None:
     assert reference.test(gaussians(n, rng)).t[0] > 100
+
+
+@pytest.fixture(scope="module")
+def wide() -> CachedReference:
+    return small_reference(np.random.default_rng(0), sigma_quantiles=(0.2, 0.5, 0.9))
+
+
+def test_features_in_pieces_are_the_window(
+    reference: CachedReference, rng: np.random.Generator
+) -> None:
+    window = gaussians(200, rng)
+    pieces = [reference.features(part) for part in np.split(window, [1, 70, 70, 150])]
+    np.testing.assert_array_equal(reference.test_features(pieces).t, reference.test(window).t)
+
+
+def test_widths_together_are_each_alone(wide: CachedReference, rng: np.random.Generator) -> None:
+    window = gaussians(200, rng)
+    together = wide.test(window)
+    assert together.t.shape == (3,)
+    assert together.f.shape == (3, 200)
+    for index, width in enumerate(wide.basis.widths):
+        basis = replace(wide.basis, widths=(width,))
+        alone = CachedReference(basis, wide.embeddings, wide.n_expected).test(window)
+        assert alone.t[0] == pytest.approx(together.t[index], abs=1e-3)
+        np.testing.assert_allclose(alone.f[0], together.f[index], atol=1e-3)
+
+
+def test_sums_of_windows_merge_by_addition(wide: CachedReference, rng: np.random.Generator) -> None:
+    windows = [gaussians(200, rng) for _ in range(3)]
+    sums = [wide.sums([wide.features(window)]) for window in windows]
+    whole = wide.sums([wide.features(np.concatenate(windows))])
+    np.testing.assert_allclose(np.sum(sums, axis=0), whole, rtol=1e-5, atol=1e-4)
+    t = wide.test_sums(np.stack([np.sum(sums, axis=0), whole]), scale=3)
+    np.testing.assert_allclose(t[0], t[1], atol=1e-2)
+    toys = wide.test_toys(np.concatenate(windows), [np.arange(600)], scale=3)
+    np.testing.assert_allclose(toys[0], t[1], atol=1e-2)
+
+
+def test_scale_one_of_the_likelihood_is_its_window(rng: np.random.Generator) -> None:
+    reference = small_reference(np.random.default_rng(0), loss="likelihood")
+    window = gaussians(200, rng)
+    sums = reference.sums([reference.features(window)])
+    t = reference.test_sums(sums[None])[0]
+    np.testing.assert_allclose(reference.test(window).t, t, atol=1e-3)
+
+
+def test_number_of_threads_changes_no_bit(rng: np.random.Generator) -> None:
+    made = [
+        CachedReference.build(
+            gaussians(1000, np.random.default_rng(0)),
+            gaussians(30_000, np.random.default_rng(1)),
+            BasisConfig(40, 30_000, 3000.0),
+            threads=threads,
+        )
+        for threads in (1, 2, 3)
+    ]
+    window = gaussians(3000, rng)
+    toys = list(draw_toys(window_spec("count", 3000), 20_000, 5, rng))
+    pool = gaussians(20_000, rng)
+    for other in made[1:]:
+        np.testing.assert_array_equal(other.test(window).t, made[0].test(window).t)
+        np.testing.assert_array_equal(other.test_toys(pool, toys), made[0].test_toys(pool, toys))
+
+
+def test_prepared_reference_has_its_features(rng: np.random.Generator) -> None:
+    reference = small_reference(rng)
+    reference.prepare()
+    assert "psi" in vars(reference)
+
+
+@pytest.mark.parametrize("factor", [20, 200])
+def test_window_far_larger_than_calibrated_is_seen_and_converges(
+    reference: CachedReference, rng: np.random.Generator, factor: int
+) -> None:
+    """The excess is all in the rate: t is that of two Poisson counts, 2 [n ln(n/m) - (n - m)]."""
+    n = factor * 200
+    test = reference.test(gaussians(n, rng))
+    assert test.t[0] == pytest.approx(2 * (n * np.log(factor) - (n - 200)), rel=0.01)
+    assert test.gradient_squared <= 1e-4
