@@ -93,8 +93,9 @@ def _weighted(sample: Sample, sums: Float64Array) -> Float64Array:
     """Multiply sums of h(f), e^f - 1 and h'(f) psi at sign x a as they enter the loss."""
     if sample.data_labels is None:
         sums[:, 0] *= sample.weight
-        sums[:, 1] *= sample.sign > 0
         sums[:, 2:] *= sample.sign * sample.weight
+    if sample.sign < 0:
+        sums[:, 1] = 0.0
     return sums
 
 
