@@ -116,6 +116,7 @@ class RelabelConfig:
     n_basis: int = 600
     n_ref: int = 3000
     n_data: int = 300
+    sigma_quantiles: tuple[float, ...] = (0.9,)
 
 
 def relabelled_p_values(
@@ -127,10 +128,14 @@ def relabelled_p_values(
     p_values = []
     for _ in range(config.n_experiments):
         reference = build_reference(
-            rng, n_basis=config.n_basis, n_ref=config.n_ref, n_expected=config.n_data
+            rng,
+            n_basis=config.n_basis,
+            n_ref=config.n_ref,
+            n_expected=config.n_data,
+            sigma_quantiles=config.sigma_quantiles,
         )
         window = reference.features(gaussians(config.n_data, rng))
-        result = reference.relabel([window], width=0, n_relabellings=config.n_relabellings, rng=rng)
+        result = reference.relabel([window], n_relabellings=config.n_relabellings, rng=rng)
         p_values.append(result.p_value)
         if done is not None:
             done(1)

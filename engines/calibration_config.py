@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from engines.errors import ParameterError, SampleSizeError
 from engines.nplm import Loss, events_for_pool
+from engines.nplm.basis import check_sigma
 from engines.nplm.toys import events_for_each
 from engines.windows import WindowSpec
 
@@ -51,10 +52,6 @@ class CalibrationConfig:
         rules = {
             f"toys must be at least 2; got {self.n_toys}": self.n_toys >= 2,
             **{
-                f"sigma must be a finite number above zero; got {sigma}": 0 < sigma < math.inf
-                for sigma in self.sigmas or ()
-            },
-            **{
                 f"the sigma quantile must lie between 0 and 1; got {quantile}": 0 < quantile < 1
                 for quantile in self.sigma_quantiles
             },
@@ -73,6 +70,8 @@ class CalibrationConfig:
         for broken, holds in rules.items():
             if not holds:
                 raise ParameterError(broken)
+        for sigma in self.sigmas or ():
+            check_sigma(sigma)
 
     @property
     def n_largest(self) -> float:

@@ -112,7 +112,7 @@ class Monitor:
         decision = self._decide(window, significance, tested)
         confirmation = NOT_CONFIRMED
         if decision.alarm and confirm and self._n_relabellings:
-            confirmation = self._confirm(window, width, below_null=significance.below_null)
+            confirmation = self._confirm(window, below_null=significance.below_null)
         result = WindowResult.of(tested, significance, decision, confirmation)
         return result, np.asarray(test.f[width], dtype=np.float64)
 
@@ -208,13 +208,12 @@ class Monitor:
             below_null=significance.below_null,
         )
 
-    def _confirm(self, window: ClosedWindow, width: int, *, below_null: bool) -> Confirmation:
+    def _confirm(self, window: ClosedWindow, *, below_null: bool) -> Confirmation:
         _LOG.info("window %d alarms; %d relabellings", window.index, self._n_relabellings)
         started = self._clock()
         try:
             relabelling = self._artifact.reference.relabel(
                 _pieces(window),
-                width=width,
                 n_relabellings=self._n_relabellings,
                 rng=self._rng(window.index),
             )

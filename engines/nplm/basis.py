@@ -24,9 +24,20 @@ import torch
 from engines.errors import ParameterError, SampleSizeError
 from engines.nplm.kernel import gaussian_kernel, half_squared_distances, kernel_widths
 
-__all__ = ["Basis", "BasisConfig", "Width", "build_basis"]
+__all__ = ["Basis", "BasisConfig", "Width", "build_basis", "check_sigma"]
 
 _BLOCK = 4_096
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuse a kernel width that no embedding in standardised units can need.
+
+    Raises:
+        ParameterError: if it is not from 1e-9 to 1e9.
+    """
+    if not 1e-9 <= sigma <= 1e9:
+        msg = f"sigma must lie between 1e-9 and 1e9, in standardised units; got {sigma}"
+        raise ParameterError(msg)
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,16 @@ class BasisConfig:
             "n_centres": self.n_centres,
             "n_ref": self.n_ref,
             "n_expected": self.n_expected,
-            **{f"sigma {sigma:g}": sigma for sigma in self.sigmas or ()},
         }
         for name, value in positive.items():
             if not (value > 0 and math.isfinite(value)):
                 msg = f"{name} must be a finite number above zero; got {value}"
+                raise ParameterError(msg)
+        for sigma in self.sigmas or ():
+            check_sigma(sigma)
+        for name, value in (("jitter", self.jitter), ("cut", self.cut)):
+            if not 0 <= value < math.inf:
+                msg = f"{name} must be a finite number, 0 or above; got {value}"
                 raise ParameterError(msg)
         if self.sigmas is not None and not self.sigmas:
             msg = "sigmas must hold at least one width; got none; leave them out for the quantiles"

@@ -13,7 +13,26 @@ from engines.errors import ParameterError, SampleSizeError
 from engines.nplm.null import NullDistribution, Tail, proportion_interval, z_score
 from engines.types import Float64Array, IntArray
 
-__all__ = ["Judgement", "WidthNulls"]
+__all__ = ["Judgement", "WidthNulls", "combined_p_value"]
+
+
+def combined_p_value(t: Float64Array, others: Float64Array) -> float:
+    """Return the share of all rows whose smallest p is at or below that of t.
+
+    Every row, t with them, has in each width the p of its rank among all; nothing sets t apart, so
+    under the null (exchangeable rows) the result is an exact p-value.
+
+    Args:
+        t: (n_widths,) of the row in question.
+        others: (n, n_widths) of the others.
+
+    >>> combined_p_value(np.array([5.0]), np.arange(9.0)[:, None])
+    0.5
+    """
+    rows = np.vstack([t, others])
+    at_or_above = (rows[None, :, :] >= rows[:, None, :]).sum(axis=1)
+    smallest = at_or_above.min(axis=1)
+    return float((smallest <= smallest[0]).mean())
 
 
 @dataclass(frozen=True)
@@ -25,7 +44,7 @@ class Judgement:
         p_interval: 68 % Clopper-Pearson interval of it, from the toys' number.
         z_score: of `p_value`.
         width: index of the width with the smallest p of its own.
-        p_chi2, p_gamma: tails of the fitted laws, times the number of widths.
+        p_chi2, p_gamma: tails of the fitted laws, corrected for the number of widths.
         p_by_width: empirical, each width for itself.
         is_below: whether any t lies six spreads below its null.
     """
@@ -109,8 +128,8 @@ class WidthNulls:
             p = (toys whose smallest p is at or below the window's, + 1) / (n_toys + 1)
 
         For one width this is `NullDistribution.p_value`. The tails `p_chi2` and `p_gamma` are
-        Bonferroni's: n_widths times the smallest, at most 1. Correlated widths make that too large
-        in the bulk; far out it is never too small if each width's law is right.
+        Sidak's, 1 - (1 - p)^n_widths of the smallest: right for independent widths, too large for
+        those that rise and fall together; far out n_widths times the smallest.
 
         Args:
             t: (n_widths,) of one window, not NaN.
@@ -130,8 +149,8 @@ class WidthNulls:
             p_interval=(float(low), float(high)),
             z_score=z_score(min(p_value, 1.0 - self.resolution)),
             width=int(np.lexsort((deficit, chi2, toys_at_or_above))[0]),
-            p_chi2=min(1.0, self.n_widths * float(chi2.min())),
-            p_gamma=self._bonferroni("gamma", t),
+            p_chi2=self._sidak_of(float(chi2.min())),
+            p_gamma=self._sidak("gamma", t),
             p_by_width=tuple(float(k + 1) * self.resolution for k in toys_at_or_above),
             is_below=any(null.is_below(value) for null, value in self._paired(t)),
         )
@@ -140,7 +159,7 @@ class WidthNulls:
         """Return the p-value of all widths from the laws or toys that `tail` names.
 
         Args:
-            tail: `toys` is the combination of `judge`; `chi2` and `gamma` are Bonferroni's.
+            tail: `toys` is the combination of `judge`; `chi2` and `gamma` are Sidak's.
             t: (n_widths,) of one window.
 
         Raises:
@@ -149,7 +168,7 @@ class WidthNulls:
         self._check(t)
         if tail == "toys":
             return (self._n_as_extreme(t)[0] + 1) * self.resolution
-        return self._bonferroni(tail, t)
+        return self._sidak(tail, t)
 
     def z_shift(self, tail: Tail, t: Float64Array, offset_share: float) -> float:
         """Return by how much Z is off, either way, if every t is off by a share of its spread.
@@ -178,9 +197,13 @@ class WidthNulls:
         p_value = self.tail_p_value(tail, t)
         return z_score(min(p_value, 1.0 - self.resolution) if tail == "toys" else p_value)
 
-    def _bonferroni(self, tail: Tail, t: Float64Array) -> float:
-        smallest = min(null.tail_p_value(tail, value) for null, value in self._paired(t))
-        return min(1.0, self.n_widths * smallest)
+    def _sidak(self, tail: Tail, t: Float64Array) -> float:
+        return self._sidak_of(min(n.tail_p_value(tail, value) for n, value in self._paired(t)))
+
+    def _sidak_of(self, smallest: float) -> float:
+        if self.n_widths == 1:
+            return smallest
+        return float(-np.expm1(self.n_widths * np.log1p(-min(smallest, 1.0 - 1e-16))))
 
     def _paired(self, t: Float64Array) -> list[tuple[NullDistribution, float]]:
         return list(zip(self.nulls, t.tolist(), strict=True))

@@ -269,7 +269,6 @@ class CachedReference:
         self,
         pieces: Sequence[Features],
         *,
-        width: int,
         n_relabellings: int,
         rng: np.random.Generator,
         done: Callable[[int], None] | None = None,
@@ -278,7 +277,6 @@ class CachedReference:
 
         Args:
             pieces: features of the window.
-            width: which kernel width.
             n_relabellings: how many; the smallest p-value is 1 / (n_relabellings + 1).
             rng: of the relabellings.
             done: called with the number of relabellings finished since the last call.
@@ -289,7 +287,6 @@ class CachedReference:
         return relabel(
             self._prepared,
             self._join(pieces),
-            width=width,
             n_relabellings=n_relabellings,
             rng=rng,
             done=done,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from engines.errors import ParameterError
+from engines.nplm.min_p import combined_p_value
 from engines.nplm.problems import PreparedReference
 from engines.nplm.solver import solve
 from engines.nplm.statistic import window_statistics
@@ -33,29 +34,33 @@ class Relabelling:
     """The result of a relabelling test.
 
     Attributes:
-        t: of the true labels.
-        t_relabelled: (n_relabellings,) of random labels.
+        t: (n_widths,) of the true labels.
+        t_relabelled: (n_relabellings, n_widths) of random labels.
     """
 
-    t: float
+    t: Float64Array
     t_relabelled: Float64Array
 
     @property
     def p_value(self) -> float:
-        """P = (k + 1) / (n_relabellings + 1), k relabellings with t at or above the true one."""
-        return (int((self.t_relabelled >= self.t).sum()) + 1) / (len(self.t_relabelled) + 1)
+        """Share of labellings, the true one with them, that are as extreme as the true one.
+
+        For one width, (k + 1) / (n_relabellings + 1) with k relabellings of t at or above the true
+        one; of several widths, as extreme is a smallest p at or below the true one's: the choice of
+        the width is repeated in every relabelling.
+        """
+        return combined_p_value(self.t, self.t_relabelled)
 
     @property
     def p_value_below(self) -> float:
         """The same for t at or below the true one."""
-        return (int((self.t_relabelled <= self.t).sum()) + 1) / (len(self.t_relabelled) + 1)
+        return combined_p_value(-self.t, -self.t_relabelled)
 
 
 def relabel(
     reference: PreparedReference,
     psi: torch.Tensor,
     *,
-    width: int,
     n_relabellings: int,
     rng: np.random.Generator,
     done: Callable[[int], None] | None = None,
@@ -65,7 +70,6 @@ def relabel(
     Args:
         reference: what the window is compared with.
         psi: (n_data, rank) features of the window.
-        width: which kernel width.
         n_relabellings: how many; the smallest p-value is 1 / (n_relabellings + 1).
         rng: of the relabellings.
         done: called with the number of relabellings finished since the last call.
@@ -83,13 +87,22 @@ def relabel(
         # The true labels are column 0 of the first batch.
         n = min(size, n_relabellings + 1 - first)
         labels = _labels(n_pooled, len(psi), n, rng, true_first=first == 0)
-        problem = reference.relabelled(width, psi, labels)
-        fit = solve(problem, tolerance=_TOLERANCE)
-        values.append(window_statistics(problem, fit))
+        values.append(_statistics(reference, psi, labels))
         if done is not None:
             done(n if first else n - 1)
     t = np.concatenate(values)
-    return Relabelling(float(t[0]), t[1:])
+    return Relabelling(t[0], t[1:])
+
+
+def _statistics(
+    reference: PreparedReference, psi: torch.Tensor, labels: torch.Tensor
+) -> Float64Array:
+    """Return t of each labelling, (k, n_widths)."""
+    problems = [
+        reference.relabelled(width, psi, labels) for width in range(len(reference.basis.widths))
+    ]
+    t = [window_statistics(p, solve(p, tolerance=_TOLERANCE)) for p in problems]
+    return np.stack(t, axis=1)
 
 
 def _labels(

@@ -31,6 +31,9 @@ _MAX_HALVINGS = 40
 _MAX_NEWTON = 100
 #: Beyond it the error of t counts relative to t.
 _LARGE_T = 1000.0
+#: Times the square root of the tolerance: by so little, 0.05 by default, the last step moves t that
+#: has settled. What is left to move is much less still.
+_SETTLED = 16.0
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,9 @@ class Fit:
 def solve(problem: Problem, *, tolerance: float = 1e-5, max_evaluations: int = 100) -> Fit:
     """Minimise the loss of every window from a = 0: L-BFGS, then Newton where that is not enough.
 
-    The error of t is about |gradient|: between 0.3 and 2 times in trials, so 0.003 for the default
-    tolerance, where the null's spread of t is about 10.
+    t is no extremum of the loss, so its error is of the order of |gradient|: for windows near the
+    null between 0.3 and 2 times that, 0.003 for the default tolerance, where the null's spread of t
+    is about 10. Where e^f is steep it can be many times more, so t must have settled too.
 
     Args:
         problem: the windows and their reference.
@@ -179,15 +183,32 @@ class _State:
         norm /= np.maximum(of_data / _LARGE_T, 1.0) ** 2
         return norm
 
+    def change_of_t(
+        self,
+        a: Float64Array,
+        point: _Point,
+        step: Float64Array,
+        reached: _Point,
+        data_sums: Float64Array,
+    ) -> Float64Array:
+        """Return by how much a step moved t, over t / 1000 where t is larger; inf counts as 0."""
+        grown = self.problem.weight * (reached.excess - point.excess)
+        moved = 2.0 * np.abs((step * data_sums).sum(axis=1) - grown)
+        size = 2.0 * np.abs((a * data_sums).sum(axis=1)) / _LARGE_T
+        change: Float64Array = np.nan_to_num(moved / np.maximum(size, 1.0), nan=0.0, posinf=0.0)
+        return change
+
 
 def _lbfgs(state: _State, tolerance: float, max_evaluations: int) -> int:
     """Take steps for all windows together; return the number of evaluations."""
     history, evaluations = _History(1.0 / state.problem.curvature), 0
+    settled = _SETTLED * tolerance**0.5
     active = np.arange(len(state.a))
     a, point, data_sums = state.a, state.point, state.problem.data_sums
-    moves = np.ones(len(a), bool)
+    moves, change = np.ones(len(a), bool), np.zeros(len(a))
     while evaluations < max_evaluations:
-        running = moves & (state.error_of(a, point, data_sums) > tolerance)
+        unsettled = (state.error_of(a, point, data_sums) > tolerance) | (change > settled)
+        running = moves & unsettled
         if not running.all():
             ended = ~running
             state.settle(active[ended], a[ended], point[ended])
@@ -200,6 +221,7 @@ def _lbfgs(state: _State, tolerance: float, max_evaluations: int) -> int:
         step, reached, used = _line_search(state.problem, a, active, direction, point)
         evaluations += used
         history.push(step, reached.gradient - point.gradient)
+        change = state.change_of_t(a, point, step, reached, data_sums)
         a, point, moves = a + step, reached, (step != 0).any(axis=1)
     state.settle(active, a, point)
     return evaluations

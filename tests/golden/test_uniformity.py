@@ -128,16 +128,33 @@ def test_spread_of_fresh_windows_is_the_toys(calibrated: dict[str, Calibrated], 
         assert fresh.std(ddof=1) == pytest.approx(null.std, rel=0.12)
 
 
-def relabelled_ranks(seed: int) -> Float64Array:
-    """Return by how many of the relabellings each experiment's t is reached, plus one."""
+def relabelled_ranks(
+    seed: int, n: int = N_EXPERIMENTS, quantiles: tuple[float, ...] = (0.9,)
+) -> Float64Array:
+    """Return how many of the labellings are as extreme as each experiment's own, that one too."""
     rng = np.random.default_rng(seed)
     ranks = []
-    for _ in range(N_EXPERIMENTS):
-        reference = small_reference(rng, n_ref=1000, n_expected=100, n_centres=20, n_basis=200)
+    for _ in range(n):
+        reference = small_reference(
+            rng,
+            n_ref=1000,
+            n_expected=100,
+            n_centres=20,
+            n_basis=200,
+            sigma_quantiles=quantiles,
+        )
         window = reference.features(gaussians(100, rng))
-        result = reference.relabel([window], width=0, n_relabellings=N_RELABELLINGS, rng=rng)
+        result = reference.relabel([window], n_relabellings=N_RELABELLINGS, rng=rng)
         ranks.append(round(result.p_value * (N_RELABELLINGS + 1)))
     return np.array(ranks)
+
+
+def test_relabelled_p_of_several_widths_is_never_too_small() -> None:
+    """The width is chosen anew in every labelling; ties of the smallest p only raise it."""
+    p = relabelled_ranks(SEED, 250, (0.1, 0.5, 0.9)) / (N_RELABELLINGS + 1)
+    for share in (0.05, 0.1, 0.2, 0.5):
+        assert np.mean(p <= share) < share + 2 * np.sqrt(share * (1 - share) / len(p))
+    assert np.mean(p <= 0.2) > 0.1
 
 
 def test_relabelled_p_takes_each_of_its_values_equally_often() -> None:

@@ -68,7 +68,6 @@ def test_relabelling_on_the_gpu_is_that_of_the_cpu(
     one, other = (
         reference.relabel(
             [reference.features(window)],
-            width=0,
             n_relabellings=9,
             rng=np.random.default_rng(1),
         )

@@ -36,7 +36,7 @@ class ScriptedReference:
 
     sigmas: tuple[float, ...] = (2.0,)
     gradient_squared: float = 1e-6
-    relabelled: list[tuple[int, int, float]] = field(default_factory=list)
+    relabelled: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def basis(self) -> "ScriptedReference":
@@ -57,13 +57,13 @@ class ScriptedReference:
         self,
         pieces: list[FloatArray],
         *,
-        width: int,
         n_relabellings: int,
         rng: np.random.Generator,
     ) -> Relabelling:
-        t = float(pieces[0][0, width])
-        self.relabelled.append((width, n_relabellings, float(rng.random())))
-        return Relabelling(t, np.linspace(0.0, 100.0, n_relabellings))
+        t = np.asarray(pieces[0][0], np.float64)
+        self.relabelled.append((n_relabellings, float(rng.random())))
+        others = np.linspace(0.0, 100.0, n_relabellings)
+        return Relabelling(t, np.repeat(others[:, None], len(t), axis=1))
 
 
 def scripted(
@@ -231,7 +231,7 @@ def test_width_that_broke_down_decides_where_one_did() -> None:
     assert (result.t, result.sigma) == (-500.0, 3.0)
 
 
-def relabelled(artifact: ReferenceArtifact) -> list[tuple[int, int, float]]:
+def relabelled(artifact: ReferenceArtifact) -> list[tuple[int, float]]:
     return cast("ScriptedReference", artifact.reference).relabelled
 
 
@@ -242,8 +242,9 @@ def test_alarm_is_confirmed_and_nothing_else_is() -> None:
     quiet, _ = monitor.examine(window([50.0, 50.0]))
     alarm, _ = monitor.examine(window([50.0, 1000.0], index=1, end_s=2))
     assert (quiet.p_relabelled, quiet.n_relabellings) == (None, 0)
-    assert (alarm.p_relabelled, alarm.n_relabellings, alarm.relabel_s) == (0.1, 9, 0.5)
-    assert [(width, n) for width, n, _ in relabelled(artifact)] == [(1, 9)]
+    # It leads in one width, and ties with the labelling that leads in the other.
+    assert (alarm.p_relabelled, alarm.n_relabellings, alarm.relabel_s) == (0.2, 9, 0.5)
+    assert [n for n, _ in relabelled(artifact)] == [9]
 
 
 def test_alarm_below_the_null_is_confirmed_from_below() -> None:
@@ -282,7 +283,7 @@ def test_relabellings_repeat_in_a_replay_and_differ_between_windows() -> None:
         monitor = Monitor(artifact, HOURLY, n_relabellings=9)
         for index in (3, 4):
             monitor.examine(window(1000.0, index=index, end_s=index + 1))
-        draws.append([draw for _, _, draw in relabelled(artifact)])
+        draws.append([draw for _, draw in relabelled(artifact)])
     assert draws[0] == draws[1]
     assert len(set(draws[0])) == 2
 

@@ -119,7 +119,9 @@ def test_lam_out_of_range_is_refused(lam: float) -> None:
         BasisConfig(10, 100, 10.0, lam=lam)
 
 
-@pytest.mark.parametrize("sigmas", [(0.0,), (-1.0,), (1.0, math.nan), (math.inf,), ()])
+@pytest.mark.parametrize(
+    "sigmas", [(0.0,), (-1.0,), (1.0, math.nan), (math.inf,), (1e300,), (1e-300,), ()]
+)
 def test_sigma_out_of_range_is_refused(sigmas: tuple[float, ...]) -> None:
     with pytest.raises(ParameterError, match=r"sigma.* must .*; got"):
         BasisConfig(10, 100, 10.0, sigmas=sigmas)
@@ -145,3 +147,10 @@ def test_duplicated_coordinate_is_whitened_all_the_same(sample: torch.Tensor) ->
         basis.features(doubled, torch.float64)
     ) ** 2 + float(basis.widths[0].ridge.sum())
     assert float(hessian_and_ridge) == pytest.approx(basis.rank, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["jitter", "cut"])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_jitter_and_cut_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ParameterError, match=f"{name} must be a finite number, 0 or above; got"):
+        BasisConfig(10, 100, 10.0, **{name: value})  # type: ignore[arg-type]
