@@ -19,7 +19,7 @@ def naive_kernel(x: Float64Array, centres: Float64Array, sigma: float) -> Float6
     return np.asarray(np.exp(-squared / (2.0 * sigma**2)))
 
 
-def naive_t(
+def naive_t(  # noqa: PLR0913 - the formula has as many
     data: Float64Array,
     reference: Float64Array,
     centres: Float64Array,
@@ -29,6 +29,7 @@ def naive_t(
     n_expected: float,
     jitter: float = 1e-13,
     likelihood: bool = False,
+    n: float | None = None,
 ) -> float:
     """Minimise L over alpha by Newton's method; return t at the minimum.
 
@@ -36,10 +37,11 @@ def naive_t(
             + (lam/2) alpha^T (K + jitter n_centres I) alpha
 
     or, with `likelihood`, (1/n) [ w sum_R (e^f - 1) - sum_D f ] and the same penalty. All samples
-    are standardised. The penalty's Cholesky factor takes the place of alpha as coordinates, since
-    K alone is singular to rounding; no direction is dropped.
+    are standardised. n is the number of events unless given: this package's ridge takes
+    n_ref + N(R), whatever a window holds. The penalty's Cholesky factor takes the place of alpha as
+    coordinates, since K alone is singular to rounding; no direction is dropped.
     """
-    n = len(data) + len(reference)
+    n = n or len(data) + len(reference)
     weight = n_expected / len(reference)
     penalty = naive_kernel(centres, centres, sigma)
     penalty[np.diag_indices(len(centres))] += jitter * len(centres)

@@ -54,7 +54,6 @@ def _parser() -> CommandParser:
         "--sigma-quantile",
         type=float,
         nargs="+",
-        default=[0.9],
         metavar="Q",
         help="quantiles of the pairwise distances that give the widths (default: 0.9)",
     )
@@ -69,7 +68,6 @@ def _parser() -> CommandParser:
         "--scales",
         type=positive_int,
         nargs="+",
-        default=[],
         metavar="K",
         help="also test each K consecutive windows as one, with the likelihood loss; needs a "
         "reference and a pool to match",
@@ -86,7 +84,7 @@ def _parser() -> CommandParser:
         "--workers",
         type=positive_int,
         default=1,
-        help="processes that run toys, of one thread each (default: this process alone)",
+        help="processes that run toys, of one thread each; 1 is this process",
     )
     add("--scheduler", metavar="tcp://HOST:PORT", help="run the toys on this Dask cluster")
     add("--device", default="cpu", help="cpu or cuda: where features live and fits run")
@@ -101,6 +99,7 @@ def _run(options: argparse.Namespace) -> None:
     from engines.engine import open_engine
     from engines.nplm import check_device
     from engines.reference_file import save_reference
+    from engines.reference_toys import discard_features
     from engines.toy_journal import journal_path
     from engines.toy_runs import open_runner
     from engines.windows import WindowSpec
@@ -113,10 +112,10 @@ def _run(options: argparse.Namespace) -> None:
         n_basis=options.n_basis,
         n_centres=options.centres,
         sigmas=tuple(options.sigma) if options.sigma else None,
-        sigma_quantiles=tuple(options.sigma_quantile),
+        sigma_quantiles=tuple(options.sigma_quantile or (0.9,)),
         lam=options.lam,
         loss=options.loss,
-        scales=tuple(options.scales),
+        scales=tuple(options.scales or ()),
         store=options.store,
         seed=options.seed,
     )
@@ -133,6 +132,7 @@ def _run(options: argparse.Namespace) -> None:
         artifact = calibrate(engine, options.events, config, running)
     save_reference(output, artifact)
     running.discard_journals(artifact.facts.scales)
+    discard_features(output)
     _report(artifact, output)
 
 

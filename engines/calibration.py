@@ -184,6 +184,7 @@ def calibrate_embeddings(
         for of_widths in nulls.values()
         for null in of_widths.nulls
     ):
+        running.discard_journals(nulls)
         raise _flat(reference, config)
     return reference, nulls, model
 
@@ -262,7 +263,7 @@ def _refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
 
 def _warn(facts: ReferenceFacts) -> None:
     for scale, share in facts.offset_shares.items():
-        if share > _WARN_OFFSET_SHARE:
+        if share > 1.01 * _WARN_OFFSET_SHARE:
             n_data = scale * facts.window.n_expected
             enough = events_for_pool(n_data, facts.n_ref, _WARN_OFFSET_SHARE)
             _LOG.warning(

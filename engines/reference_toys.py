@@ -14,7 +14,7 @@ from engines.errors import ArtifactError
 from engines.nplm import Basis, CachedReference, Features, Loss
 from engines.types import Float64Array, FloatArray, IntArray
 
-__all__ = ["ReferenceToys", "features_on_disk"]
+__all__ = ["ReferenceToys", "discard_features", "features_on_disk"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,15 @@ class ReferenceToys:
         return {**self.__dict__, "_reference": None, "_psi": None}
 
 
+def discard_features(beside: Path) -> None:
+    """Remove what a killed calibration may have left there."""
+    rmtree(_folder(beside), ignore_errors=True)
+
+
+def _folder(beside: Path) -> Path:
+    return beside.with_name(f".{beside.name}.features")
+
+
 @contextmanager
 def features_on_disk(reference: CachedReference, pool: FloatArray, beside: Path) -> Iterator[Path]:
     """Keep the features of reference and pool in a folder for as long as the context lasts.
@@ -121,7 +130,7 @@ def features_on_disk(reference: CachedReference, pool: FloatArray, beside: Path)
     Raises:
         ArtifactError: if it cannot be written.
     """
-    folder = beside.with_name(f".{beside.name}.features")
+    folder = _folder(beside)
     try:
         folder.mkdir(exist_ok=True)
         np.save(folder / "reference.npy", reference.psi.cpu().numpy())

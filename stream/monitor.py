@@ -15,9 +15,9 @@ from stream.alarms import FalseAlarmRate
 from stream.nested import MergedWindow, NestedWindows
 from stream.window import ClosedWindow
 from stream.window_result import (
-    NOT_CONFIRMED,
     Confirmation,
     Decision,
+    RelabellingStatus,
     Significance,
     Tested,
     WindowResult,
@@ -83,6 +83,11 @@ class Monitor:
         """Runs of windows, by scale, that were broken before they made a window of that scale."""
         return self._nested.n_broken
 
+    @property
+    def by_time(self) -> bool:
+        """Whether windows are spans of time, in which the count is Poisson under the null."""
+        return self._artifact.facts.window.mode == "time"
+
     def features(self, embeddings: FloatArray) -> Features:
         """Return what the test needs of (n, d) embeddings; safe on any thread."""
         return self._artifact.reference.features(embeddings)
@@ -110,8 +115,8 @@ class Monitor:
         width, significance = self._judge(test.t, window.scale)
         tested = self._tested(window, test_s, converged=test.gradient_squared <= _CONVERGED)
         decision = self._decide(window, significance, tested)
-        confirmation = NOT_CONFIRMED
-        if decision.alarm and confirm and self._n_relabellings:
+        confirmation = Confirmation.without(self._why_not(alarm=decision.alarm, confirm=confirm))
+        if confirmation.relabelling == "done":
             confirmation = self._confirm(window, below_null=significance.below_null)
         result = WindowResult.of(tested, significance, decision, confirmation)
         return result, np.asarray(test.f[width], dtype=np.float64)
@@ -132,7 +137,8 @@ class Monitor:
             _, significance = self._judge(t, merged.scale)
             tested = self._tested(merged, test_s, converged=None)
             decision = self._decide(merged, significance, tested)
-            yield WindowResult.of(tested, significance, decision)
+            confirmation = Confirmation.without("no events" if decision.alarm else "no alarm")
+            yield WindowResult.of(tested, significance, decision, confirmation)
 
     def _is_complete(self, window: _AnyWindow) -> bool:
         return self._artifact.facts.window.mode == "count" or window.n_missing == 0
@@ -208,6 +214,14 @@ class Monitor:
             below_null=significance.below_null,
         )
 
+    def _why_not(self, *, alarm: bool, confirm: bool) -> RelabellingStatus:
+        """Return why a window is not relabelled; `done` if it is."""
+        if not alarm:
+            return "no alarm"
+        if not self._n_relabellings:
+            return "off"
+        return "done" if confirm else "skipped"
+
     def _confirm(self, window: ClosedWindow, *, below_null: bool) -> Confirmation:
         _LOG.info("window %d alarms; %d relabellings", window.index, self._n_relabellings)
         started = self._clock()
@@ -219,11 +233,12 @@ class Monitor:
             )
         except Exception:  # noqa: BLE001 - the alarm stands, whatever becomes of its confirmation
             _LOG.exception("the alarm of window %d could not be confirmed", window.index)
-            return NOT_CONFIRMED
+            return Confirmation.without("failed")
         return Confirmation(
             p_relabelled=relabelling.p_value_below if below_null else relabelling.p_value,
             n_relabellings=self._n_relabellings,
             relabel_s=self._clock() - started,
+            relabelling="done",
         )
 
 

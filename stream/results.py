@@ -114,7 +114,11 @@ def _remark(result: WindowResult) -> str:
     if result.alarm:
         alarm = "ALARM: t below null" if result.below_null else "ALARM"
         p = result.p_relabelled
-        remarks.append(alarm if p is None else f"{alarm} (relabelled p {p:.2g})")
+        if p is not None:
+            alarm += f" (relabelled p {p:.2g})"
+        elif result.relabelling in ("skipped", "failed"):
+            alarm += f" (relabelling {result.relabelling})"
+        remarks.append(alarm)
     if result.n_missing:
         remarks.append(f"{result.n_missing} messages missing")
     if result.converged is False:

@@ -31,6 +31,8 @@ __all__ = ["DEFAULT_LIMITS", "Consumer", "Limits"]
 _LOG = logging.getLogger(__name__)
 _POLL_MS = 100
 _DRAIN_S = 5.0
+#: Times the square root of the events expected in a time window.
+_LARGEST_MESSAGE = 0.5
 _MAX_CLOCK_AHEAD_S, _MAX_CLOCK_BEHIND_S = 5.0, 86_400.0
 _MAX_SOURCES = 500
 
@@ -87,6 +89,7 @@ class Consumer:
         """Start the threads of the features and of the test."""
         self._engine, self._windows, self._metrics = engine, windows, metrics
         self._n_expected, self._limits, self._now_ns = n_expected, limits, now_ns
+        self._by_time = monitor.by_time
         self._sequences, self._sparse_log = SequenceTracker(), SparseLog()
         self._open_sources: set[str] = set()
         self._any_ended = False
@@ -212,6 +215,7 @@ class Consumer:
             features=features,
             n_missing=n_missing,
         )
+        self._check_size(message)
         n_empty = self._windows.n_empty
         for window in self._windows.add(block):
             self._runner.submit(window)
@@ -222,6 +226,17 @@ class Consumer:
         self._metrics.fill.set(self._windows.n_open)
         self._metrics.fill_ratio.set(self._windows.n_open / self._n_expected)
         self._metrics.waiting.set(self._runner.n_waiting)
+
+    def _check_size(self, message: Message) -> None:
+        """Messages are placed whole: large ones make the counts of time windows jump."""
+        largest = _LARGEST_MESSAGE * self._n_expected**0.5
+        if self._by_time and len(message) > max(1.0, largest):
+            text = (
+                f"{len(message)} events of source {message.source!r}; counts of time windows are "
+                f"Poisson only if messages are of at most about {largest:.0f}; p-values are too "
+                "small at times"
+            )
+            self._sparse_log.log("large message", text)
 
     def _follow_source(self, message: Message) -> None:
         if message.end:

@@ -4,18 +4,21 @@ The fields come in four groups, each made where it is known; a line holds them a
 """
 
 from dataclasses import asdict, dataclass
+from typing import Literal, Self, TypeAlias
 
 from engines.nplm import Loss, Tail
 from stream.block import Span
 
 __all__ = [
-    "NOT_CONFIRMED",
     "Confirmation",
     "Decision",
+    "RelabellingStatus",
     "Significance",
     "Tested",
     "WindowResult",
 ]
+
+RelabellingStatus: TypeAlias = Literal["done", "no alarm", "off", "skipped", "failed", "no events"]
 
 
 @dataclass(frozen=True)
@@ -143,14 +146,19 @@ class Confirmation:
             events: where it is large, the toys do not fit this window. Null if not tested.
         n_relabellings: how many; 0 if not tested.
         relabel_s: seconds that it took.
+        relabelling: `done`; `no alarm`; `off`; `skipped`, because windows wait or the run ends;
+            `failed`; or `no events`, which longer scales do not keep.
     """
 
     p_relabelled: float | None
     n_relabellings: int
     relabel_s: float
+    relabelling: RelabellingStatus
 
-
-NOT_CONFIRMED = Confirmation(p_relabelled=None, n_relabellings=0, relabel_s=0.0)
+    @classmethod
+    def without(cls, why: RelabellingStatus) -> Self:
+        """Return the confirmation of a window that was not tested."""
+        return cls(None, 0, 0.0, why)
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ class WindowResult(Confirmation, Decision, Significance, Tested):
         tested: Tested,
         significance: Significance,
         decision: Decision,
-        confirmation: Confirmation = NOT_CONFIRMED,
+        confirmation: Confirmation,
     ) -> "WindowResult":
         """Return the parts as one."""
         return cls(**vars(tested), **vars(significance), **vars(decision), **vars(confirmation))

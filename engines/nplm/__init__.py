@@ -7,6 +7,7 @@ null, min_p, relabel. Conventions, the same everywhere:
     f(x) = sum_m alpha_m k(x, c_m)                     log density ratio, data over reference
     w = N(R) / n_ref                                   weight of a reference event
     n L = sum_D softplus(-f) + w sum_R softplus(f) + (lam n / 2) alpha^T K alpha
+    n = n_ref + N(R)                                   fixed, whatever a window holds
     t = 2 [ sum_D f - w sum_R (e^f - 1) ]              test statistic, at the minimum of L
     p = (k + 1) / (n_toys + 1)                         k toys at or above t; never 0
     Z = Phi^-1(1 - p)
