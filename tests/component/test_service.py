@@ -28,9 +28,9 @@ from stream.service import Consumer, Limits
 from stream.sliding import open_windows
 from stream.sparse_log import SparseLog
 from stream.tester import Outputs
-from stream.window import CountWindows, Windows
+from stream.window import CountWindows, TimeWindows, Windows
 from stream.window_result import WindowResult
-from tests.support import LinearEngine, gaussians, small_artifact
+from tests.support import LinearEngine, gaussians, small_artifact, window_spec
 
 Track: TypeAlias = Callable[[Socket], Socket]
 
@@ -414,3 +414,14 @@ def test_trouble_is_logged_once_a_minute_with_its_count(caplog: pytest.LogCaptur
         "other: a message",
         "nan: a message (and 2 more since the last such line)",
     ]
+
+
+@pytest.mark.parametrize(("n", "warned"), [(5, False), (50, True)])
+def test_messages_too_large_for_time_windows_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, n: int, warned: bool
+) -> None:
+    by_time = small_artifact(window_spec("time", N_WINDOW), n_toys=9)
+    with opened(by_time, tmp_path, TimeWindows(10**9)) as setup:
+        setup.consumer.take([good(seq, n) for seq in range(3)])
+    assert ("Poisson only if messages are of at most about 7" in caplog.text) == warned
+    assert caplog.text.count("large message") <= 1
