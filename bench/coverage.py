@@ -141,7 +141,7 @@ def _z_of_fresh(pools: Sequence[SmallPool], share: float) -> tuple[Float64Array,
         for t in pool.fresh.t.tolist():
             said, true = (z_score(null.chi2_p_value(t)) for null in (pool.null, pool.fresh))
             off.append(said - true)
-            systematic.append(pool.null.chi2_z_shift(t, share * pool.null.std))
+            systematic.append(pool.null.z_shift("chi2", t, share * pool.null.std))
     return np.array(off), np.array(systematic)
 
 

@@ -14,15 +14,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from bench.bandwidth import LargeArray, seconds_of, synchronise
 from bench.oracle import naive_t
 from engines.nplm import BasisConfig, CachedReference, check_device, draw_toys
 from engines.nplm.basis import build_basis
 from engines.nplm.falkon import FalkonConfig, FalkonReference, is_available
-from engines.nplm.threads import Threads
 from engines.types import FloatArray
 from engines.windows import WindowSpec
 
-__all__ = ["LargeArray", "Settings", "measure"]
+__all__ = ["Settings", "measure"]
 
 _GIB = 2**30
 #: Windows in the pool that toys are drawn from: enough to differ, few enough to stay small.
@@ -106,28 +106,6 @@ def measure(settings: Settings) -> dict[str, Any]:
     return result | floor | {"load_before": load_before}
 
 
-class LargeArray:
-    """An array many times the caches' size, read by all threads to see what the memory gives.
-
-    Args:
-        device: whose memory.
-        threads: CPU threads that share the array; a GPU reads it whole.
-        n_bytes: its size.
-    """
-
-    def __init__(self, device: str, threads: int, n_bytes: int = 512 * 2**20) -> None:
-        """Fill the array."""
-        self._array = torch.ones(n_bytes // 4, dtype=torch.float32, device=device)
-        # Pieces much smaller than the array keep the threads busy to the end.
-        self._pieces = self._array.chunk(64) if device == "cpu" else (self._array,)
-        self._workers, self._device = Threads(threads), device
-
-    def bandwidth(self) -> float:
-        """Read the array once; return bytes a second."""
-        (seconds,) = _seconds(lambda: self._workers.map(torch.sum, self._pieces), 1, self._device)
-        return self._array.nbytes / seconds
-
-
 def _floor(fit: Callable[[], object], n_bytes: int, settings: Settings) -> dict[str, Any]:
     """Time fits and reads of a large array in turn: both see the same moods of the machine."""
     array = LargeArray(settings.device, settings.threads)
@@ -135,7 +113,7 @@ def _floor(fit: Callable[[], object], n_bytes: int, settings: Settings) -> dict[
     bandwidths, ratios = [], []
     for _ in range(settings.repeat):
         before = array.bandwidth()
-        (seconds,) = _seconds(fit, 1, settings.device)
+        (seconds,) = seconds_of(fit, 1, settings.device)
         bandwidths += [before, array.bandwidth()]
         ratios.append(seconds * sum(bandwidths[-2:]) / 2 / n_bytes)
     low, median, high = np.quantile(ratios, (0.16, 0.5, 0.84))
@@ -172,7 +150,7 @@ def _build(settings: Settings, rng: np.random.Generator) -> tuple[CachedReferenc
         threads=settings.threads,
     )
     n_bytes = reference.psi.nbytes  # the features are computed at their first use: here
-    _synchronise(settings.device)
+    synchronise(settings.device)
     return reference, {
         "build_s": time.perf_counter() - started,
         "basis_s": basis_s,
@@ -188,7 +166,7 @@ def _one_test(reference: CachedReference, window: FloatArray, settings: Settings
     psi = reference.features(window)
 
     def timed(function: Callable[[], object]) -> dict[str, float]:
-        seconds = _seconds(function, settings.repeat, settings.device)
+        seconds = seconds_of(function, settings.repeat, settings.device)
         return {"min": min(seconds), "median": float(np.median(seconds))}
 
     return {
@@ -212,7 +190,7 @@ def _toys(
     batches = [toys[first : first + size] for first in range(0, len(toys), size)]
     started = time.perf_counter()
     psi = reference.features(pool)
-    _synchronise(settings.device)
+    synchronise(settings.device)
     pool_s, started = time.perf_counter() - started, time.perf_counter()
     t = np.concatenate([reference.test_batch(psi, batch) for batch in batches])[:, 0]
     return {
@@ -289,22 +267,6 @@ def _window(settings: Settings, rng: np.random.Generator) -> FloatArray:
     centre = _SIGNAL_SHIFT * (-1.0) ** np.arange(settings.dim)
     events[:n_signal] = rng.normal(size=(n_signal, settings.dim)) * _SIGNAL_SPREAD + centre
     return events
-
-
-def _seconds(function: Callable[[], object], repeat: int, device: str) -> list[float]:
-    seconds = []
-    for _ in range(repeat):
-        _synchronise(device)
-        started = time.perf_counter()
-        function()
-        _synchronise(device)
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
-def _synchronise(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _peaks(device: str) -> dict[str, Any]:

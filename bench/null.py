@@ -1,7 +1,6 @@
 """Command: are p-values of null windows uniform, and does the reported systematic cover?"""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_SETTINGS = tuple(
+    ["modes", "windows", "toys", "pool", "relabellings", "calibrations", "seed", "threads"]
+)
 _MODES = ("fixed", "poisson", "widths", "likelihood", "sliding", "nested", "relabelling")
 _LEAST_TOYS = 99
 _DESCRIPTION = """\
@@ -83,7 +85,17 @@ def _run(options: argparse.Namespace) -> None:
     if covered is not None:
         sys.stdout.write("\n" + coverage_table(covered))
     if options.json is not None:
-        _save(options, results, covered, seconds)
+        from bench.stamp import save_record
+
+        settings = {name: getattr(options, name) for name in _SETTINGS}
+        save_record(
+            options.json,
+            "null",
+            settings,
+            seconds=seconds,
+            results=results,
+            coverage=covered,
+        )
     if options.plot is not None:
         from bench.honesty_plot import draw_honesty
 
@@ -135,31 +147,6 @@ def _coverage(options: argparse.Namespace) -> dict[str, Any]:
     shown.close()
     sizes = {"n_data": config.n_data, "n_pool": config.n_pool, "n_ref": config.n_ref}
     return {**sizes, "toys": config.n_toys, **covered, "seconds": time.perf_counter() - started}
-
-
-def _save(
-    options: argparse.Namespace,
-    results: dict[str, dict[str, Any]],
-    covered: dict[str, Any] | None,
-    seconds: float,
-) -> None:
-    from bench.stamp import machine_stamp
-    from engines.errors import ArtifactError
-
-    settings = ("modes", "windows", "toys", "pool", "relabellings", "calibrations", "seed")
-    record = {
-        "benchmark": "null",
-        "machine": machine_stamp(),
-        "settings": {name: getattr(options, name) for name in (*settings, "threads")},
-        "seconds": seconds,
-        "results": results,
-        "coverage": covered,
-    }
-    try:
-        options.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    except OSError as exc:
-        msg = f"cannot write {options.json} ({exc}); choose a folder that is writable"
-        raise ArtifactError(msg) from exc
 
 
 def main(argv: Sequence[str] | None = None) -> int:

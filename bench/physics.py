@@ -1,7 +1,6 @@
 """Command: Z for signals in background, for an encoder and for the baselines, on equal windows."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -161,35 +160,27 @@ def _null_table(results: dict[str, dict[str, Any]]) -> str:
 def _save(
     options: argparse.Namespace, results: dict[str, dict[str, Any]], engines: dict[str, Any]
 ) -> None:
-    from bench.stamp import machine_stamp
-    from engines.errors import ArtifactError
+    from bench.stamp import range_text, save_record
 
-    def text(source: EventRange) -> str:
-        return f"{source.path.name}@{source.start}:{source.stop or ''}"
-
-    record = {
-        "benchmark": "physics",
-        "machine": machine_stamp(),
-        "settings": {
-            "calibration": text(options.calibration),
-            "test": text(options.test),
-            "signals": [text(source) for source in options.signals],
-            "window": options.window,
-            "n_ref": options.n_ref,
-            "toys": options.toys,
-            "fractions": options.fractions,
-            "null_window": options.null_window,
-            "null_toys": options.null_toys,
-            "seed": options.seed,
-        },
-        "engines": engines,
-        "results": results,
+    settings = {
+        "calibration": range_text(options.calibration),
+        "test": range_text(options.test),
+        "signals": [range_text(source) for source in options.signals],
+        "window": options.window,
+        "n_ref": options.n_ref,
+        "toys": options.toys,
+        "fractions": options.fractions,
+        "null_window": options.null_window,
+        "null_toys": options.null_toys,
+        "seed": options.seed,
     }
-    try:
-        options.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    except OSError as exc:
-        msg = f"cannot write {options.json} ({exc}); choose a folder that is writable"
-        raise ArtifactError(msg) from exc
+    save_record(
+        options.json,
+        "physics",
+        settings,
+        engines=engines,
+        results=results,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

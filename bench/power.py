@@ -1,7 +1,6 @@
 """Command: power of NPLM, MMD and Kolmogorov-Smirnov tests on the same windows."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -157,37 +156,29 @@ def _save(
     results: Sequence[dict[str, Any]],
     engine: dict[str, Any],
 ) -> None:
-    from bench.stamp import machine_stamp
-    from engines.errors import ArtifactError
+    from bench.stamp import range_text, save_record
 
-    def text(source: EventRange) -> str:
-        return f"{source.path.name}@{source.start}:{source.stop or ''}"
-
-    record = {
-        "benchmark": "power",
-        "machine": machine_stamp(),
-        "settings": {
-            "calibration": text(options.calibration),
-            "test": text(options.test),
-            "signal": text(options.signal),
-            "window": options.window,
-            **asdict(trial.sizes),
-            "toys": len(trial.toys),
-            "null_windows": len(trial.null),
-            "fractions": list(trial.signal),
-            "false_alarms": options.false_alarms,
-            "seed": options.seed,
-            "threads": options.threads,
-        },
-        "engine": engine,
-        "versions": _peer_versions(),
-        "results": results,
+    settings = {
+        "calibration": range_text(options.calibration),
+        "test": range_text(options.test),
+        "signal": range_text(options.signal),
+        "window": options.window,
+        **asdict(trial.sizes),
+        "toys": len(trial.toys),
+        "null_windows": len(trial.null),
+        "fractions": list(trial.signal),
+        "false_alarms": options.false_alarms,
+        "seed": options.seed,
+        "threads": options.threads,
     }
-    try:
-        options.json.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    except OSError as exc:
-        msg = f"cannot write {options.json} ({exc}); choose a folder that is writable"
-        raise ArtifactError(msg) from exc
+    save_record(
+        options.json,
+        "power",
+        settings,
+        engine=engine,
+        versions=_peer_versions(),
+        results=results,
+    )
 
 
 def _peer_versions() -> dict[str, str | None]:

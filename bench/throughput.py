@@ -1,7 +1,6 @@
 """Command: how fast a part of the chain is, on the machine that runs this."""
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -77,6 +76,7 @@ def _run_nplm(options: argparse.Namespace) -> None:
     from dataclasses import asdict, fields
 
     from bench.nplm_throughput import Settings, measure
+    from bench.stamp import save_record
     from engines.artifact import check_writable
 
     if options.json is not None:
@@ -85,7 +85,7 @@ def _run_nplm(options: argparse.Namespace) -> None:
     result = measure(settings)
     sys.stdout.write(_nplm_text(asdict(settings), result))
     if options.json is not None:
-        _save(options.json, "nplm-throughput", asdict(settings), result)
+        save_record(options.json, "nplm-throughput", asdict(settings), results=result)
 
 
 def _nplm_text(settings: dict[str, Any], result: dict[str, Any]) -> str:
@@ -146,23 +146,6 @@ def _time(seconds: float) -> str:
     if seconds < 0.9995:
         return f"{1e3 * seconds:6.3g} ms"
     return f"{seconds:7.{max(0, 2 - int(math.log10(seconds)))}f} s"
-
-
-def _save(path: Path, benchmark: str, settings: dict[str, Any], result: dict[str, Any]) -> None:
-    from bench.stamp import machine_stamp
-    from engines.errors import ArtifactError
-
-    record = {
-        "benchmark": benchmark,
-        "machine": machine_stamp(),
-        "settings": settings,
-        "results": result,
-    }
-    try:
-        path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    except OSError as exc:
-        msg = f"cannot write {path} ({exc}); choose a folder that is writable"
-        raise ArtifactError(msg) from exc
 
 
 _PARTS: dict[str, tuple[Callable[[], CommandParser], Callable[[argparse.Namespace], None]]] = {

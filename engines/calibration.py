@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from engines.nplm import (
     events_for_pool,
     offset_share,
 )
+from engines.nplm.toys import WARN_OFFSET_SHARE
 from engines.progress import Progress
 from engines.reference_file import ReferenceArtifact, ReferenceFacts
 from engines.reference_toys import ReferenceToys, features_on_disk
@@ -34,13 +35,12 @@ from engines.types import FloatArray, IntArray
 __all__ = ["IN_THIS_PROCESS", "Running", "calibrate", "calibrate_embeddings", "embed_events"]
 
 _LOG = logging.getLogger(__name__)
-_WARN_OFFSET_SHARE = 0.25
 _LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
 class Running:
-    """Where and how a calibration computes; nothing here changes a t.
+    """Where and how a calibration computes; nothing here changes a t, but for rounding on a GPU.
 
     Attributes:
         runner: where toys are computed.
@@ -51,7 +51,7 @@ class Running:
             each has its own.
     """
 
-    runner: ToyRunner = SerialRunner()  # noqa: RUF009 - it holds no state
+    runner: ToyRunner = field(default_factory=SerialRunner)
     threads: int = 2
     device: str = "cpu"
     journal: Path | None = None
@@ -171,7 +171,7 @@ def calibrate_embeddings(
     if min(width.rank for width in reference.basis.widths) == 0:
         raise _flat(reference, config)
     pool = embeddings[second:]
-    key = journal_key({**asdict(config), **versions("torch")}, embeddings)
+    key = journal_key({**asdict(config), **versions("torch"), "device": running.device}, embeddings)
     with _shared(reference, pool, running.shared) as folder:
         nulls = {}
         for scale in (1, *sorted(config.scales)):
@@ -263,14 +263,14 @@ def _refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
 
 def _warn(facts: ReferenceFacts) -> None:
     for scale, share in facts.offset_shares.items():
-        if share > 1.01 * _WARN_OFFSET_SHARE:
+        if share > 1.01 * WARN_OFFSET_SHARE:
             n_data = scale * facts.window.n_expected
-            enough = events_for_pool(n_data, facts.n_ref, _WARN_OFFSET_SHARE)
+            enough = events_for_pool(n_data, facts.n_ref, WARN_OFFSET_SHARE)
             _LOG.warning(
                 "the pool is small%s: every t may be off by about %.0f %% of the null's spread; "
                 "a pool of %d events would bring it to %.0f %%",
                 "" if scale == 1 else f" for {scale} windows as one",
                 100 * share,
                 enough,
-                100 * _WARN_OFFSET_SHARE,
+                100 * WARN_OFFSET_SHARE,
             )

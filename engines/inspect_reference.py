@@ -17,7 +17,6 @@ __all__ = ["describe", "main"]
 _DESCRIPTION = """\
 Prints what a calibrated reference was made from and how well its toys follow the fitted laws, and
 draws the null distribution of t."""
-_OFFSET_SHARE = 0.25
 
 
 def _parser() -> CommandParser:
@@ -79,7 +78,7 @@ def _kernel(artifact: "ReferenceArtifact") -> Iterator[tuple[str, str]]:
 def _toys(artifact: "ReferenceArtifact") -> Iterator[tuple[str, str]]:
     """Say for each time scale how the toys were drawn and what the finite pool leaves open."""
     from engines.nplm.null import z_score
-    from engines.nplm.toys import events_for_pool
+    from engines.nplm.toys import WARN_OFFSET_SHARE, events_for_pool
 
     facts, n_ref = artifact.facts, artifact.facts.n_ref
     for scale, nulls in artifact.nulls.items():
@@ -90,8 +89,11 @@ def _toys(artifact: "ReferenceArtifact") -> Iterator[tuple[str, str]]:
         yield "toys", f"{nulls.n_toys} of {window}; {drawn}"
         p_value = nulls.resolution
         yield "resolution", f"p >= {p_value:.2g}, Z <= {z_score(p_value):.2f} from the toys alone"
-        share, wanted = facts.offset_shares[scale], events_for_pool(n_events, n_ref, _OFFSET_SHARE)
-        needs = f"{100 * _OFFSET_SHARE:.0f} % needs a pool of {wanted} events"
+        share, wanted = (
+            facts.offset_shares[scale],
+            events_for_pool(n_events, n_ref, WARN_OFFSET_SHARE),
+        )
+        needs = f"{100 * WARN_OFFSET_SHARE:.0f} % needs a pool of {wanted} events"
         yield "offset", f"{100 * share:.0f} % of the null's spread, from the finite pool; {needs}"
 
 

@@ -81,17 +81,17 @@ class ReferenceToys:
 
     def prepare(self) -> None:
         """Compute or map the features; does nothing if they are there."""
-        if self._psi is None:
-            mapped = self._mapped("pool")
-            self._psi = self._ready().features(self._pool) if mapped is None else mapped
+        self._features()
 
     def run(self, toys: list[IntArray]) -> Float64Array:
         """Return t, (n_toys, n_widths)."""
-        self.prepare()
+        return self._ready().test_batch(self._features(), toys, scale=self._scale)
+
+    def _features(self) -> Features:
         if self._psi is None:
-            msg = "prepare must come before run"
-            raise RuntimeError(msg)
-        return self._ready().test_batch(self._psi, toys, scale=self._scale)
+            mapped = self._mapped("pool")
+            self._psi = self._ready().features(self._pool) if mapped is None else mapped
+        return self._psi
 
     def _ready(self) -> CachedReference:
         if self._reference is None:

@@ -162,10 +162,6 @@ class NullDistribution:
         """
         return 0.5 * (self._tail_z(tail, t + offset) - self._tail_z(tail, t - offset))
 
-    def chi2_z_shift(self, t: float, offset: float) -> float:
-        """Return `z_shift` of the chi-square."""
-        return self.z_shift("chi2", t, offset)
-
     @cached_property
     def chi2_ks_p(self) -> float:
         """KS p-value of the toys against the fitted chi-square, the fit being allowed for.

@@ -16,6 +16,7 @@ from engines.windows import WindowSpec
 
 __all__ = [
     "MAX_OFFSET_SHARE",
+    "WARN_OFFSET_SHARE",
     "draw_toys",
     "events_for_each",
     "events_for_pool",
@@ -24,6 +25,8 @@ __all__ = [
 
 #: A calibration is refused when its offset may exceed this share of the null's spread.
 MAX_OFFSET_SHARE = 0.5
+#: It is warned of above this one.
+WARN_OFFSET_SHARE = 0.25
 
 
 def offset_share(n_data: float, n_pool: int, n_ref: int) -> float:

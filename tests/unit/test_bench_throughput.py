@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bench import nplm_throughput, throughput
-from bench.nplm_throughput import LargeArray, Settings, measure
+from bench.bandwidth import LargeArray
+from bench.nplm_throughput import Settings, measure
 
 TINY = (
     *("nplm", "--n-ref", "1500", "--window", "300", "--centres", "20", "--threads", "1"),
