@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_SETTINGS = tuple(
-    ["modes", "windows", "toys", "pool", "relabellings", "calibrations", "seed", "threads"]
+_SETTINGS = (
+    "modes",
+    "windows",
+    "toys",
+    "pool",
+    "relabellings",
+    "calibrations",
+    "seed",
+    "threads",
 )
 _MODES = ("fixed", "poisson", "widths", "likelihood", "sliding", "nested", "relabelling")
 _LEAST_TOYS = 99
