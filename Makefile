@@ -44,7 +44,7 @@ types: setup
 bench: setup
 	$(BIN)/bench-throughput nplm
 	$(BIN)/bench-null --windows 200 --toys 500 --calibrations 8
-	$(BIN)/bench-physics $(BENCH)
+	$(BIN)/bench-physics engines $(BENCH)
 
 ci: lint types test demo
 

@@ -5,14 +5,13 @@ own plus signal events of its own, their number binomial. Windows of one signal 
 disjoint; windows of different signals or fractions share background.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import stats
 
-from bench.baselines import Embedding
 from engines.calibration import calibrate_embeddings
 from engines.calibration_config import CalibrationConfig, choose_sizes
 from engines.errors import SampleSizeError
@@ -21,8 +20,9 @@ from engines.events import EventRange
 from engines.nplm import CachedReference, NullDistribution, z_score
 from engines.types import Float64Array, FloatArray, IntArray
 
-__all__ = ["Experiment", "embed_range", "signal_windows"]
+__all__ = ["Embedding", "Experiment", "embed_range", "signal_windows", "varying"]
 
+Embedding: TypeAlias = Callable[[FloatArray], FloatArray]
 #: Inputs that are absent in all but this share of events are left out: they do not vary.
 _LEAST_PRESENT = 0.001
 
@@ -31,6 +31,12 @@ def embed_range(embed: Embedding, source: EventRange) -> FloatArray:
     """Return the embeddings of a range of a file, (n, d) float32."""
     with EventFile(source.path) as file:
         return np.concatenate([embed(block) for block in file.slices(source.start, source.stop)])
+
+
+def varying(background: FloatArray, *others: FloatArray) -> list[FloatArray]:
+    """Return all embeddings, (n, d), without coordinates that are 0 in almost all background."""
+    kept = (background != 0).mean(axis=0) > _LEAST_PRESENT
+    return [np.ascontiguousarray(part[:, kept]) for part in (background, *others)]
 
 
 def signal_windows(
@@ -73,13 +79,10 @@ class Experiment:
         signals: dict[str, EventRange],
     ) -> "Experiment":
         """Embed everything; drop coordinates that hardly vary in the calibration events."""
-        embedded = embed_range(embed, calibration)
-        kept = (embedded != 0).mean(axis=0) > _LEAST_PRESENT
-        return cls(
-            embedded[:, kept],
-            embed_range(embed, test)[:, kept],
-            {name: embed_range(embed, source)[:, kept] for name, source in signals.items()},
+        first, second, *others = varying(
+            *(embed_range(embed, source) for source in (calibration, test, *signals.values()))
         )
+        return cls(first, second, dict(zip(signals, others, strict=True)))
 
     def calibrate(self, config: CalibrationConfig) -> tuple[CachedReference, NullDistribution]:
         """Return the reference and the null of its one width from the calibration events."""

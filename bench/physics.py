@@ -1,191 +1,148 @@
-"""Command: Z for signals in background, for an encoder and for the baselines, on equal windows."""
+"""Command: which embedding finds signals best? Trains, measures, ranks, tabulates, draws."""
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from engines.command import CommandParser, positive_int, run_command
-from engines.events import EventRange
-from engines.samples import SIGNALS, sample_path
 
 __all__ = ["main"]
 
-_ENGINE = Path("demo/d4.onnx")
-_DESCRIPTION = """\
-Calibrates the NPLM test on background, then measures Z in windows that hold a share of signal, for
-each encoder and for two baselines (57 raw inputs, six leading-object pT) on the same windows; and
-tests whether p-values of unused background windows are uniform."""
+_USAGE = """\
+usage: bench-physics {run,select,report,engines} ...
+
+  run STUDY.toml      train the encoders of a study, measure accuracy, Z and power of each for every
+                      signal and fraction, and write tables and figures
+  select STUDY.toml   rank its recipes without a signal: train each without one background process,
+                      seek that process, average
+  report STUDY.toml   tables and figures of what is there, no training
+  engines             Z of some encoders that are there, beside the baselines, and how uniform their
+                      p-values are (after make demo: no option needed)
+
+What is done is kept, so a study that was killed goes on where it was. Examples of studies, from a
+minute to days: bench/studies. Each has its own --help: bench-physics run --help
+"""
+_KEYS = """\
+A study is one TOML file; paths in it are relative to it.
+
+  folder = "..."        where everything goes
+  [data]                folder, background (shuffled; its last part, reserve = 0.2, is for tests
+                        alone), extra (further files for training)
+  [data.signals]        name = "FILE@START:STOP", for the tests
+  [data.training_signals]  the same, for encoders that learn from signals
+  [data.processes]      name = label, of the background
+  [train]               dims, seeds, events, [train.options]: defaults of all encoders
+  [[encoders]]          name, options = {any of train-encoder}, dims, seeds, events, extra, signals;
+                        or files = [engines that exist, one a seed]
+  [test]                window, fractions, windows, splits, toys, n_ref, seed
+  [blackbox]            encoders, signals, fraction, window, splits, references, toys, n_ref, seed
+  [map]                 encoders, signals, fraction, least_f, method (umap or pca)
+  [select]              processes, encoders, and the keys of [test]"""
 
 
-def _parser() -> CommandParser:
+def _parser(name: str, text: str) -> CommandParser:
     parser = CommandParser(
-        "bench-physics",
-        _DESCRIPTION,
-        "bench-physics --engine d4.onnx --json out.json   (after make demo: no option needed)",
+        f"bench-physics {name}",
+        f"{text}\n\n{_KEYS}",
+        f"bench-physics {name} bench/studies/smoke.toml",
     )
     add = parser.add_argument
-    cocktail = sample_path("sm_cocktail")
-    add("--engine", type=Path, nargs="+", metavar="FILE", help=f"encoders (default: {_ENGINE})")
-    add(
-        "--calibration",
-        type=EventRange.parse,
-        metavar="FILE[@START:STOP]",
-        default=EventRange(cocktail, 45_000, 150_000),
-        help="background for basis, reference and pool",
-    )
-    add(
-        "--test",
-        type=EventRange.parse,
-        metavar="FILE[@START:STOP]",
-        default=EventRange(cocktail, 150_000, 235_000),
-        help="background for the windows",
-    )
-    add(
-        "--signals",
-        type=EventRange.parse,
-        metavar="FILE[@START:STOP]",
-        nargs="+",
-        help=f"signal events (default: all of the bundled {', '.join(SIGNALS)})",
-    )
-    add("--window", type=positive_int, default=4000, help="events in a window")
-    add("--n-ref", type=positive_int, help="reference events")
-    add("--toys", type=positive_int, default=300, help="toys of the calibration")
-    add("--fractions", type=_share, nargs="+", default=[0.005, 0.01, 0.02], help="signal shares")
-    add("--null-window", type=positive_int, default=400, help="window of the uniformity check")
-    add("--null-toys", type=positive_int, default=2000, help="toys of the uniformity check")
-    add("--seed", type=int, default=0, help="of splits, toys and signal counts")
-    add("--threads", type=positive_int, default=2, help="CPU threads")
-    add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
+    add("study", type=Path, metavar="STUDY.toml", help="what to do")
+    add("--folder", type=Path, metavar="DIR", help="where everything goes, not the study's folder")
+    add("--data", type=Path, metavar="DIR", help="where the event files are, not the study's place")
+    if name == "select":
+        add("--no-signals", action="store_true", help="do not train and test on signals as well")
+    if name != "report":
+        add("--jobs", type=positive_int, default=1, help="trainings at a time")
+        add("--threads", type=positive_int, default=1, help="CPU threads of the measurements")
     return parser
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        msg = f"must lie between 0 and 1; got {text}"
-        raise argparse.ArgumentTypeError(msg)
-    return value
-
-
 def _run(options: argparse.Namespace) -> None:
-    from bench.baselines import BASELINES
-    from engines.artifact import check_writable
-    from engines.engine import open_engine
+    from bench.physics_study.jobs import study_jobs
+    from bench.physics_study.read_study import read_study
+    from bench.physics_study.report import write_report
+    from bench.physics_study.running import finish, run_jobs
 
-    options.engine = options.engine or [_ENGINE]
-    options.signals = options.signals or [EventRange(sample_path(name)) for name in SIGNALS]
-    if options.json is not None:
-        check_writable(options.json)
-    engines = {path.stem: open_engine(path, threads=options.threads) for path in options.engine}
-    embeddings = {**{name: engine.embed for name, engine in engines.items()}, **BASELINES}
-    results = {}
-    for name, embed in embeddings.items():
-        started = time.perf_counter()
-        results[name] = _measure(embed, options)
-        results[name]["seconds"] = time.perf_counter() - started
-        sys.stdout.write(f"{name}: {results[name]['seconds']:.0f} s\n")
-        sys.stdout.flush()
-    sys.stdout.write("\n" + _power_table(results) + "\n" + _null_table(results))
-    if options.json is not None:
-        facts = {
-            name: {"fingerprint": engine.fingerprint, **asdict(engine.facts)}
-            for name, engine in engines.items()
-        }
-        _save(options, results, facts)
+    study = read_study(options.study, folder=options.folder, data=options.data)
+    failed = run_jobs(study, study_jobs(study), processes=options.jobs, threads=options.threads)
+    finish(failed, lambda: _tell(write_report(study)[0]))
 
 
-def _measure(embed: Any, options: argparse.Namespace) -> dict[str, Any]:  # noqa: ANN401
-    from bench.experiment import Experiment
-    from engines.calibration_config import CalibrationConfig
-    from engines.windows import WindowSpec
+def _select(options: argparse.Namespace) -> None:
+    from bench.physics_study.jobs import left_out_jobs, study_jobs
+    from bench.physics_study.read_study import read_study
+    from bench.physics_study.running import finish, run_jobs
+    from bench.physics_study.select_report import write_selection
+    from engines.errors import ParameterError
 
-    signals = {source.path.stem: source for source in options.signals}
-    experiment = Experiment.of(embed, options.calibration, options.test, signals)
-
-    def config(window: int, n_toys: int) -> CalibrationConfig:
-        return CalibrationConfig(
-            WindowSpec("count", float(window)),
-            n_toys=n_toys,
-            n_ref=options.n_ref,
-            seed=options.seed,
-        )
-
-    return {
-        "dim": experiment.calibration.shape[1],
-        "power": experiment.power(
-            config(options.window, options.toys), options.fractions, options.seed
-        ),
-        "null": experiment.null_honesty(config(options.null_window, options.null_toys)),
-    }
+    study = read_study(options.study, folder=options.folder, data=options.data)
+    if study.selection is None:
+        msg = f"in {options.study}: [select] must be given for a selection; it is missing"
+        raise ParameterError(msg)
+    jobs = left_out_jobs(study)
+    if study.data.signals and not options.no_signals:
+        jobs += [job for job in study_jobs(study) if job.encoder.name in study.selection.encoders]
+    failed = run_jobs(study, jobs, processes=options.jobs, threads=options.threads)
+    finish(failed, lambda: _tell(write_selection(study)))
 
 
-def _power_table(results: dict[str, dict[str, Any]]) -> str:
-    """Return Markdown: median Z with its 68 % band over windows."""
-    names = list(results)
-    lines = [
-        "Median Z (16 % and 84 % quantiles over the windows), chi-square fitted to the toys\n",
-        "| signal | share | windows | " + " | ".join(names) + " |",
-        "|---|---|---|" + "---|" * len(names),
-    ]
-    for index, first in enumerate(results[names[0]]["power"]):
-        rows = [results[name]["power"][index] for name in names]
-        cells = [f"{r['z_median']:.1f} ({r['z_68'][0]:.1f}, {r['z_68'][1]:.1f})" for r in rows]
-        head = f"| {first['signal']} | {100 * first['fraction']:g} % | {first['windows']} | "
-        lines.append(head + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def _report(options: argparse.Namespace) -> None:
+    from bench.physics_study.read_study import read_study
+    from bench.physics_study.report import write_report
+    from bench.physics_study.select_report import write_selection
+    from engines.errors import ArtifactError
+
+    study = read_study(options.study, folder=options.folder, data=options.data)
+    if study.selection is not None:
+        try:
+            _tell(write_selection(study))
+        except ArtifactError as exc:  # a study may have been run, and not selected from
+            sys.stdout.write(f"no selection: {exc}\n")
+    _tell(write_report(study)[0])
 
 
-def _null_table(results: dict[str, dict[str, Any]]) -> str:
-    """Return Markdown: uniformity of p-values of background that calibrated nothing."""
-    lines = [
-        "p-values of disjoint windows of unused background, one fixed reference\n",
-        "| representation | window | windows | toys | KS p, toys | KS p, chi-square "
-        "| KS p, windows against toys | p <= 0.05 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, result in results.items():
-        n = result["null"]
-        lines.append(
-            f"| {name} | {n['window']} | {n['windows']} | {n['toys']} | "
-            f"{n['ks_p_toys']:.3f} | {n['ks_p_chi2']:.3f} | {n['ks_p_two_sample']:.3f} | "
-            f"{n['share_below_0.05']:.3f} |"
-        )
-    return "\n".join(lines) + "\n"
+def _tell(path: Path) -> None:
+    sys.stdout.write(f"\n{path.read_text()}\nwritten to {path}\n")
 
 
-def _save(
-    options: argparse.Namespace, results: dict[str, dict[str, Any]], engines: dict[str, Any]
-) -> None:
-    from bench.stamp import range_text, save_record
+def _study_command(
+    name: str, text: str, function: Callable[[argparse.Namespace], None]
+) -> Callable[[Sequence[str]], int]:
+    return lambda argv: run_command(_parser(name, text), function, argv)
 
-    settings = {
-        "calibration": range_text(options.calibration),
-        "test": range_text(options.test),
-        "signals": [range_text(source) for source in options.signals],
-        "window": options.window,
-        "n_ref": options.n_ref,
-        "toys": options.toys,
-        "fractions": options.fractions,
-        "null_window": options.null_window,
-        "null_toys": options.null_toys,
-        "seed": options.seed,
-    }
-    save_record(
-        options.json,
-        "physics",
-        settings,
-        engines=engines,
-        results=results,
-    )
+
+def _engines(argv: Sequence[str]) -> int:
+    from bench.physics_engines import main as engines_main
+
+    return engines_main(argv)
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": _study_command("run", "Trains and measures what is missing of a study.", _run),
+    "select": _study_command("select", "Ranks the recipes of a study without a signal.", _select),
+    "report": _study_command("report", "Writes tables and figures of what is there.", _report),
+    "engines": _engines,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    return run_command(_parser(), _run, argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(_USAGE)
+        return 0
+    command = _COMMANDS.get(words[0]) if words else None
+    if command is None:
+        got = repr(words[0]) if words else "nothing"
+        choices = ", ".join(_COMMANDS)
+        sys.stderr.write(
+            f"bench-physics: the first word must be one of {choices}; got {got}; see "
+            "bench-physics --help\n"
+        )
+        return 2
+    return command(words[1:])
 
 
 if __name__ == "__main__":

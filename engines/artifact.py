@@ -88,16 +88,35 @@ class SampleFacts:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """Provenance of an encoder; empty for an ONNX file that came from elsewhere."""
+    """Provenance of an encoder; empty for an ONNX file that came from elsewhere.
+
+    `reserved` are the parts of the training files that training never read; an encoder of an
+    earlier version has none.
+    """
 
     arch: str = "unknown"
     loss: str = "unknown"
     dim: int = 0
     trained_on: tuple[SampleFacts, ...] = ()
+    reserved: tuple[SampleFacts, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
+
+    def untrained_part(self, source: EventRange) -> EventRange:
+        """Return the reserved part of a file given whole, where there is one, else the source.
+
+        The reserved events of the training files are what the NPLM test is free to use: they are
+        the one part of those files that no training has seen.
+        """
+        if not self.reserved or source.start > 0 or source.stop is not None:
+            return source
+        whole = SampleFacts.of(source)
+        for sample in self.reserved:
+            if whole.overlap(sample):
+                return EventRange(source.path, sample.start, sample.stop)
+        return source
 
 
 def load_onnx(path: str | Path) -> "onnx.ModelProto":
@@ -145,8 +164,9 @@ def read_facts(model: "onnx.ModelProto") -> EngineFacts:
         return EngineFacts()
     try:
         stored = json.loads(value)
-        samples = tuple(SampleFacts(**item) for item in stored.pop("trained_on"))
-        return EngineFacts(trained_on=samples, **stored)
+        trained_on = tuple(SampleFacts(**item) for item in stored.pop("trained_on"))
+        reserved = tuple(SampleFacts(**item) for item in stored.pop("reserved", ()))
+        return EngineFacts(trained_on=trained_on, reserved=reserved, **stored)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         msg = f"the engine's metadata {_METADATA_KEY!r} is damaged ({exc}); export it again"
         raise ArtifactError(msg) from exc

@@ -1,6 +1,7 @@
 """Command: background events and an encoder to a calibrated reference."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +11,19 @@ from engines.command import CommandParser, positive_float, positive_int, run_com
 from engines.events import EventRange
 
 if TYPE_CHECKING:
+    from engines.engine import Engine
     from engines.reference_file import ReferenceArtifact
 
 __all__ = ["main"]
 
+_LOG = logging.getLogger(__name__)
 _DESCRIPTION = """\
 Embeds background events, splits them into three disjoint samples (basis, reference, calibration
 pool), runs toys and stores the null distribution of t. The events must be background that the
-encoder was not trained on. A calibration that was killed continues with the toys already done when
-it is run again; the same seed gives the same toys and the same t wherever they are computed."""
+encoder was not trained on. Of a file that train-encoder was given whole it reserved the last part:
+give that file whole again, and the reserved part is taken. A calibration that was killed continues
+with the toys already done when it is run again; the same seed gives the same toys and the same t
+wherever they are computed."""
 
 
 def _parser() -> CommandParser:
@@ -129,11 +134,25 @@ def _run(options: argparse.Namespace) -> None:
             journal=journal_path(output),
             shared=output if options.workers > 1 and options.scheduler is None else None,
         )
-        artifact = calibrate(engine, options.events, config, running)
+        artifact = calibrate(engine, _untrained(engine, options.events), config, running)
     save_reference(output, artifact)
     running.discard_journals(artifact.facts.scales)
     discard_features(output)
     _report(artifact, output)
+
+
+def _untrained(engine: "Engine", sources: Sequence[EventRange]) -> list[EventRange]:
+    """Return the sources, files that hold a reserved part narrowed to it, and say so."""
+    parts = [engine.facts.untrained_part(source) for source in sources]
+    for source, part in zip(sources, parts, strict=True):
+        if part != source:
+            _LOG.info(
+                "%s: events %d to %s are taken, the part that training reserved",
+                source.path,
+                part.start,
+                part.stop,
+            )
+    return parts
 
 
 def _report(artifact: "ReferenceArtifact", output: Path) -> None:

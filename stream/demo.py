@@ -27,6 +27,7 @@ Trains an encoder on bundled events, calibrates a reference, then streams pure b
 by background with a signal from one process to another over ZeroMQ. Writes results.jsonl and
 report.png, and shows a live page while it runs."""
 _TRAINING, _CALIBRATION, _STREAM = (0, 45_000), (45_000, 150_000), (150_000, 235_000)
+_RARE = (0, 12_000)
 _WINDOW, _AFTER = 4000, 40_000
 _PATIENCE_S = 120.0
 
@@ -87,8 +88,8 @@ def _run(options: argparse.Namespace) -> None:
     _say("1/4  train a 4-dimensional encoder on Standard Model events, without any signal")
     _command(
         "training.train_encoder",
-        *("--events", _part(background, _TRAINING), str(sample_path("sm_rare"))),
-        *("--dim", "4", "-o", str(files.engine)),
+        *("--events", _part(background, _TRAINING), _part(sample_path("sm_rare"), _RARE)),
+        *("--dim", "4", "--fresh", "-o", str(files.engine)),
     )
     _say("2/4  calibrate a reference: background that the encoder never saw")
     _command(

@@ -1,31 +1,23 @@
-"""Events for training: files in, a split by seed, scaling constants and batches out."""
+"""Events for training: files in, batches of indices out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+import h5py
 import numpy as np
 import torch
 
-from engines.errors import ParameterError, SampleSizeError
+from engines.errors import EventError, ParameterError, SampleSizeError
 from engines.event_files import EventFile
-from engines.events import OBJECT_CLASSES, EventRange
-from engines.types import Float64Array, FloatArray, IntArray
+from engines.events import N_FEATURES, N_OBJECTS, EventRange, check_events
+from engines.hdf5 import hdf5_errors
+from engines.types import FloatArray, IntArray
 
-__all__ = [
-    "SAMPLINGS",
-    "BatchSampler",
-    "EventSet",
-    "Scaling",
-    "Split",
-    "load_events",
-    "measure_scaling",
-    "split_events",
-]
+__all__ = ["SAMPLINGS", "BatchSampler", "EventSet", "load_events"]
 
 SAMPLINGS = ("balanced", "cocktail")
-#: Fewer events than this cannot be split into a class to learn and a class to test.
+#: A rare class is drawn no more often in a pass: beyond that it is learned by heart.
 _MAX_REPEATS = 10.0
-MIN_CLASS_EVENTS = 10
 
 
 @dataclass(frozen=True)
@@ -37,12 +29,14 @@ class EventSet:
         targets: class index of each event, (n,), 0 to len(classes) - 1; None if a file has none.
         classes: the label in the file of each class index.
         unlabelled: the first file without labels, or None.
+        realisations: re-simulations of each event, (n, K, 19, 3) float32, or None if not read.
     """
 
     particles: FloatArray
     targets: IntArray | None
     classes: tuple[int, ...]
     unlabelled: str | None
+    realisations: FloatArray | None = None
 
     def counts(self, indices: IntArray) -> dict[int, int]:
         """Return how many of the events at `indices` have each label."""
@@ -53,106 +47,130 @@ class EventSet:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Indices of the events to learn from and of the events held out."""
+class _Block:
+    """What one range of a file holds."""
 
-    train: IntArray
-    validation: IntArray
+    particles: FloatArray
+    labels: IntArray | None
+    realisations: FloatArray | None
 
-
-@dataclass(frozen=True)
-class Scaling:
-    """Constants of the preprocessing, one for each of the 19 objects.
-
-    Attributes:
-        log_pt_mean: mean of ln(1 + pT / GeV) of the objects that are present, (19,).
-        log_pt_std: its standard deviation, (19,).
-        eta_std: standard deviation of eta, (19,); its mean is zero by symmetry.
-    """
-
-    log_pt_mean: Float64Array
-    log_pt_std: Float64Array
-    eta_std: Float64Array
+    def without(self, processes: Collection[int]) -> "_Block":
+        if self.labels is None or not processes:
+            return self
+        kept = ~np.isin(self.labels, list(processes))
+        realisations = None if self.realisations is None else self.realisations[kept]
+        return _Block(self.particles[kept], self.labels[kept], realisations)
 
 
-def load_events(sources: Sequence[EventRange]) -> EventSet:
+def load_events(
+    sources: Sequence[EventRange],
+    *,
+    without: Collection[int] = (),
+    realisations: bool = False,
+) -> EventSet:
     """Read every range; labels are kept only if each file has them.
+
+    Args:
+        sources: files, or ranges of them.
+        without: labels whose events are left out.
+        realisations: also read the re-simulations of each event.
 
     Raises:
         ArtifactError: if a file is missing, truncated or not HDF5.
         EventError: if events or labels break the layout.
-        SampleSizeError: if a range holds no events.
+        SampleSizeError: if a range holds no events, or nothing is left.
+        ParameterError: if a process to leave out is not there, or re-simulations are not.
     """
-    particles, labels = [], []
-    unlabelled = None
-    for source in sources:
-        with EventFile(source.path) as file:
-            particles.append(file.read(source.start, source.stop))
-            label = file.labels(source.start, source.stop)
-        if len(particles[-1]) == 0:
-            msg = f"{source.path} must hold events from {source.start} on; got none; check @START"
-            raise SampleSizeError(msg)
-        if label is None:
-            unlabelled = unlabelled or str(source.path)
-        else:
-            labels.append(label)
-    events = np.concatenate(particles)
+    blocks = [_read(source, realisations=realisations) for source in sources]
+    unlabelled = next(
+        (str(s.path) for s, block in zip(sources, blocks, strict=True) if block.labels is None),
+        None,
+    )
+    _check_without(blocks, without, unlabelled)
+    blocks = [block.without(without) for block in blocks]
+    particles = np.concatenate([block.particles for block in blocks])
+    if len(particles) == 0:
+        msg = "--without-process must leave events to train on; got none; leave out fewer"
+        raise SampleSizeError(msg)
+    again = [block.realisations for block in blocks if block.realisations is not None]
+    labels = [block.labels for block in blocks if block.labels is not None]
+    simulated = _join_realisations(again) if again else None
     if unlabelled is not None:
-        return EventSet(events, None, (), unlabelled)
+        return EventSet(particles, None, (), unlabelled, simulated)
     classes, targets = np.unique(np.concatenate(labels), return_inverse=True)
-    return EventSet(events, targets.astype(np.int64), tuple(classes.tolist()), None)
+    return EventSet(particles, targets.astype(np.int64), tuple(classes.tolist()), None, simulated)
 
 
-def split_events(events: EventSet, validation_fraction: float, seed: int) -> Split:
-    """Hold out a fraction of every class, or of all events if there are no labels.
+def _read(source: EventRange, *, realisations: bool) -> _Block:
+    with EventFile(source.path) as file:
+        particles = file.read(source.start, source.stop)
+        labels = file.labels(source.start, source.stop)
+    if len(particles) == 0:
+        msg = f"{source.path} must hold events from {source.start} on; got none; check @START"
+        raise SampleSizeError(msg)
+    again = _read_realisations(source, len(particles)) if realisations else None
+    return _Block(particles, labels, again)
 
-    Raises:
-        ParameterError: if the fraction is not between 0 and 1.
-        SampleSizeError: if a class, or the whole, is too small to be split.
-    """
-    if not 0 < validation_fraction < 1:
-        msg = f"validation fraction must be between 0 and 1; got {validation_fraction}; try 0.2"
-        raise ParameterError(msg)
-    rng = np.random.default_rng(seed)
-    targets = events.targets
-    if targets is None:
-        targets = np.zeros(len(events.particles), dtype=np.int64)
-    train, validation = [], []
-    for index in range(max(len(events.classes), 1)):
-        members = rng.permutation(np.flatnonzero(targets == index))
-        held = round(validation_fraction * len(members))
-        if len(members) < MIN_CLASS_EVENTS or not 0 < held < len(members) - 1:
-            name = f"class {events.classes[index]}" if events.classes else "the sample"
+
+def _read_realisations(source: EventRange, n_events: int) -> FloatArray:
+    """Return the re-simulations of a range of events, (n, K, 19, 3) float32."""
+    with hdf5_errors(source.path), h5py.File(source.path, "r") as file:
+        stored = file.get("Realisations")
+        if not isinstance(stored, h5py.Dataset):
             msg = (
-                f"{name} must hold at least {MIN_CLASS_EVENTS} events, some of them on each side "
-                f"of the split; got {len(members)}, of which {held} are held out; add events"
+                f"--augment resimulation must have re-simulations of each event; {source.path} "
+                "has no 'Realisations'; make them with simulate-events --resimulate K, or use "
+                "another --augment"
             )
-            raise SampleSizeError(msg)
-        validation.append(members[:held])
-        train.append(members[held:])
-    return Split(np.sort(np.concatenate(train)), np.sort(np.concatenate(validation)))
+            raise ParameterError(msg)
+        if len(stored.shape) != 4 or stored.shape[2:] != (N_OBJECTS, N_FEATURES):
+            msg = (
+                f"'Realisations' in {source.path} must have shape (n, K, {N_OBJECTS}, "
+                f"{N_FEATURES}); got {stored.shape}; write the file again"
+            )
+            raise EventError(msg)
+        block = stored[source.start : source.start + n_events]
+    again = np.ascontiguousarray(block, dtype=np.float32)
+    if len(again) != n_events:
+        msg = (
+            f"'Realisations' in {source.path} must hold every event of 'Particles'; it ends "
+            f"{n_events - len(again)} events early; write the file again"
+        )
+        raise EventError(msg)
+    for index in range(again.shape[1]):
+        check_events(again[:, index], source.start)
+    return again
 
 
-def measure_scaling(particles: FloatArray) -> Scaling:
-    """Return the scaling constants of the training events.
+def _join_realisations(blocks: list[FloatArray]) -> FloatArray:
+    counts = sorted({block.shape[1] for block in blocks})
+    if len(counts) > 1:
+        msg = f"every file must hold as many re-simulations of an event; got {counts}"
+        raise ParameterError(msg)
+    return np.concatenate(blocks)
 
-    Objects of a kind (MET, electrons, muons, jets) share their constants: a slot that is almost
-    never filled, such as a fourth muon, would otherwise have none that mean anything.
 
-    Args:
-        particles: the training events only, (n, 19, 3).
-    """
-    constants = np.tile([[0.0], [1.0], [1.0]], len(OBJECT_CLASSES))
-    for kind in np.unique(OBJECT_CLASSES):
-        slots = np.equal(OBJECT_CLASSES, kind)
-        objects = particles[:, slots][particles[:, slots, 0] > 0].astype(np.float64)
-        if len(objects) < 2:
-            continue
-        log_pt = np.log1p(objects[:, 0])
-        eta_std = float(np.sqrt(np.mean(objects[:, 1] ** 2)))
-        measured = (log_pt.mean(), log_pt.std() or 1.0, eta_std or 1.0)
-        constants[:, slots] = np.array(measured)[:, None]
-    return Scaling(*constants)
+def _check_without(
+    blocks: Sequence[_Block], without: Collection[int], unlabelled: str | None
+) -> None:
+    if not without:
+        return
+    if unlabelled is not None:
+        msg = (
+            f"--without-process must have a label for every event; {unlabelled} has no "
+            "'process' or 'background_ID'; leave the option out"
+        )
+        raise ParameterError(msg)
+    known = np.unique(
+        np.concatenate([block.labels for block in blocks if block.labels is not None])
+    )
+    missing = sorted(set(without) - set(known.tolist()))
+    if missing:
+        msg = (
+            f"--without-process must name processes of the events; got {missing[0]}; the files "
+            f"hold {known.tolist()}"
+        )
+        raise ParameterError(msg)
 
 
 class BatchSampler:
@@ -205,10 +223,13 @@ class BatchSampler:
         if self._balanced:
             chosen = torch.multinomial(self._shares, n_drawn, True, generator=generator)
             sizes = self._sizes[chosen]
-            uniform = torch.rand(n_drawn, generator=generator, dtype=torch.float64)
+            uniform = torch.rand(
+                n_drawn, generator=generator, dtype=torch.float64, device=sizes.device
+            )
             drawn = self._by_class[self._starts[chosen] + (uniform * sizes).long()]
         else:
-            drawn = torch.randperm(self._n_events, generator=generator)[:n_drawn]
+            order = torch.randperm(self._n_events, generator=generator, device=generator.device)
+            drawn = order[:n_drawn]
         yield from torch.split(drawn, self._batch_size)
 
 

@@ -1,228 +1,248 @@
 """The encoders: raw kinematics to an embedding of d unconstrained numbers.
 
-The embedding is what the backbone gives. The projection head serves the loss alone and is dropped
-after training; only its output is put on the unit sphere, inside the loss.
+The embedding is what the backbone gives, and after it the physics quantities that are kept. The
+projection head, the classifier and the decoder serve the loss alone and are dropped after training.
 
 Source: arXiv:2502.15926.
 """
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from engines.errors import ParameterError
-from engines.events import N_OBJECTS
-from training.data import Scaling
+from engines.events import N_FEATURES, N_OBJECTS
+from training.backbones import KinematicsEncoder, MLPEncoder
+from training.heads import HEADS, make_head
+from training.physics_quantities import PhysicsQuantities, check_keep
+from training.preprocess import InputConfig, Preprocess, Scaling
+from training.transformer import VICREG_HEADS, TransformerEncoder, choose_heads
+from training.vae import VAE_LATENT, VAEDecoder, VAEEncoder, sample_latent
 
 __all__ = [
     "ARCHITECTURES",
+    "UNTRAINED",
     "Encoder",
-    "MLPEncoder",
-    "Preprocess",
-    "ProjectionHead",
-    "TransformerEncoder",
-    "build_encoder",
+    "EncoderConfig",
+    "Model",
+    "Outputs",
+    "build_model",
 ]
 
-ARCHITECTURES = ("mlp", "transformer")
-#: What an object becomes: present, ln pT, eta, sin and cos of the angle to the MET.
-N_INPUTS = 5
+ARCHITECTURES = ("mlp", "transformer", "vicreg-transformer", "vae", "raw", "leading-pt")
+UNTRAINED = ("raw", "leading-pt")
+_TRANSFORMERS = ("transformer", "vicreg-transformer")
+_TOKEN_WIDTH, _TOKEN_HEADS = 64, 8
+#: MET, two muons, two electrons, one jet.
+_LEADING_SLOTS = (0, 5, 6, 1, 2, 9)
+#: Embedding coordinates of architectures that leave no choice.
+_FIXED_DIMS = {
+    "vae": 2 * VAE_LATENT,
+    "raw": N_OBJECTS * N_FEATURES,
+    "leading-pt": len(_LEADING_SLOTS),
+}
 
 
-class Preprocess(nn.Module):
-    """Raw kinematics, (n, 19, 3), to inputs of the backbone, (n, 19, 5).
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which network, and what goes in and comes out.
 
-    Each object becomes (1, ln(1 + pT) and eta standardised, sin and cos of phi - phi_MET), or five
-    zeros if it is absent: the leading 1 keeps a typical object apart from none. The logarithm
-    tames the tail of pT. Angles relative to the MET make the embedding blind to a rotation of the
-    event about the beam, under which physics is symmetric; sine and cosine have no seam at pi.
-
-    Args:
-        scaling: constants measured on the training events.
+    Attributes:
+        arch: one of `ARCHITECTURES`; `raw` (57 numbers as they are in the file) and `leading-pt`
+            (six pT in GeV) are not trained.
+        dim: embedding coordinates to learn; `vae`, `raw` and `leading-pt` have 6, 57 and 6 instead.
+        inputs: what the numbers of an object become.
+        heads: attention heads; None chooses by architecture and dimension.
+        mask_absent: leave absent objects out of a transformer's attention.
+        head: before the loss: `mlp`, `dino`, `expander` or `none`; those three networks
+            have none.
+        keep: physics quantities to put after the learned coordinates.
     """
 
-    log_pt_mean: torch.Tensor
-    log_pt_std: torch.Tensor
-    eta_std: torch.Tensor
+    arch: str = "mlp"
+    dim: int = 4
+    inputs: InputConfig = field(default_factory=InputConfig)
+    heads: int | None = None
+    mask_absent: bool = False
+    head: str = "mlp"
+    keep: tuple[str, ...] = ()
 
-    def __init__(self, scaling: Scaling) -> None:
-        """Keep the constants as buffers, so that they travel with the graph."""
-        super().__init__()
-        for name in ("log_pt_mean", "log_pt_std", "eta_std"):
-            constant = torch.as_tensor(getattr(scaling, name), dtype=torch.float32)
-            self.register_buffer(name, constant)
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built.
 
-    def forward(self, particles: torch.Tensor) -> torch.Tensor:
-        """Return the scaled inputs."""
-        pt, eta, phi = particles[:, :, 0], particles[:, :, 1], particles[:, :, 2]
-        present = (pt > 0).to(particles.dtype)
-        log_pt = (torch.log(pt + 1) - self.log_pt_mean) / self.log_pt_std
-        angle = phi - phi[:, :1]
-        features = (log_pt, eta / self.eta_std, torch.sin(angle), torch.cos(angle))
-        return torch.stack((present, *features), dim=2) * present.unsqueeze(2)
+        Raises:
+            ParameterError: on an unknown name, a dimension below 1, heads that do not divide the
+                token width, or an option of transformers for another network.
+        """
+        attends = self.arch in _TRANSFORMERS
+        rules = {
+            f"arch must be one of {', '.join(ARCHITECTURES)}; got {self.arch!r}": (
+                self.arch in ARCHITECTURES
+            ),
+            f"dim must be at least 1; got {self.dim}": self.dim >= 1,
+            f"head must be one of {', '.join(HEADS)}; got {self.head!r}": self.head in HEADS,
+            f"heads and mask_absent must go with a transformer; got arch {self.arch}; "
+            "leave them out": attends or (self.heads is None and not self.mask_absent),
+        }
+        for broken, holds in rules.items():
+            if not holds:
+                raise ParameterError(broken)
+        check_keep(self.keep)
+        if attends:
+            _heads(self)
 
+    @property
+    def learned_dim(self) -> int:
+        """Embedding coordinates without the physics quantities kept."""
+        return _FIXED_DIMS.get(self.arch, self.dim)
 
-def _block(n_in: int, n_out: int) -> list[nn.Module]:
-    return [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU()]
-
-
-class MLPEncoder(nn.Module):
-    """Four batch-normalised linear blocks; the last gives the embedding, without activation.
-
-    A LeakyReLU on the embedding itself would fold half of each axis to a hundredth of its size,
-    where a two-sample test resolves nothing.
-
-    Args:
-        dim: number of embedding coordinates d.
-        widths: outputs of the first three blocks.
-    """
-
-    def __init__(self, dim: int, widths: tuple[int, int, int] = (128, 64, 32)) -> None:
-        """Stack the blocks."""
-        super().__init__()
-        first, second, third = widths
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            *_block(N_OBJECTS * N_INPUTS, first),
-            *_block(first, second),
-            *_block(second, third),
-            *_block(third, dim)[:-1],
-        )
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return embeddings, (n, d), of scaled inputs, (n, 19, 5)."""
-        embeddings: torch.Tensor = self.layers(inputs)
-        return embeddings
+    @property
+    def embedding_dim(self) -> int:
+        """All embedding coordinates, those of the exported encoder."""
+        return self.learned_dim + len(self.keep)
 
 
-class _Attention(nn.Module):
-    """Self-attention of all tokens to all tokens; its operations export to plain ONNX."""
-
-    def __init__(self, size: int, heads: int) -> None:
-        super().__init__()
-        self.heads, self.head_size = heads, size // heads
-        self.query, self.key = nn.Linear(size, size), nn.Linear(size, size)
-        self.value, self.out = nn.Linear(size, size), nn.Linear(size, size)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        n_tokens, size = tokens.shape[1:]
-        shape = (-1, n_tokens, self.heads, self.head_size)
-        query = self.query(tokens).reshape(shape).permute(0, 2, 1, 3)
-        key = self.key(tokens).reshape(shape).permute(0, 2, 3, 1)
-        value = self.value(tokens).reshape(shape).permute(0, 2, 1, 3)
-        share = torch.softmax(query @ key * self.head_size**-0.5, dim=-1)
-        mixed = (share @ value).permute(0, 2, 1, 3).reshape(-1, n_tokens, size)
-        result: torch.Tensor = self.out(mixed)
-        return result
-
-
-class _Layer(nn.Module):
-    """Attention and feed-forward, each normalised before and added to what came in."""
-
-    def __init__(self, size: int, heads: int, feed_forward: int) -> None:
-        super().__init__()
-        self.norm_attention, self.norm_feed = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.attention = _Attention(size, heads)
-        self.feed = nn.Sequential(
-            nn.Linear(size, feed_forward), nn.ReLU(), nn.Linear(feed_forward, size)
-        )
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        tokens = tokens + self.attention(self.norm_attention(tokens))
-        result: torch.Tensor = tokens + self.feed(self.norm_feed(tokens))
-        return result
-
-
-class TransformerEncoder(nn.Module):
-    """The 19 objects and a CLS token attend to each other; the CLS token gives the embedding.
-
-    Absent objects stay in as tokens: attention masking is off, as in the paper. Each slot has its
-    own learned offset, which tells an electron from a jet; that of slot 0 is the CLS token.
-
-    Args:
-        dim: number of embedding coordinates d.
-        size: width of a token.
-        heads: attention heads.
-        feed_forward: width inside a layer.
-        n_layers: layers.
-    """
-
-    def __init__(
-        self, dim: int, size: int = 64, heads: int = 8, feed_forward: int = 256, n_layers: int = 4
-    ) -> None:
-        """Build the layers."""
-        super().__init__()
-        self.tokens = nn.Linear(N_INPUTS, size, bias=False)
-        self.slots = nn.Parameter(0.02 * torch.randn(N_OBJECTS + 1, size))
-        self.layers = nn.Sequential(*(_Layer(size, heads, feed_forward) for _ in range(n_layers)))
-        self.out = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, dim))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return embeddings, (n, d), of scaled inputs, (n, 19, 5)."""
-        objects = nn.functional.pad(self.tokens(inputs), (0, 0, 1, 0))
-        embeddings: torch.Tensor = self.out(self.layers(objects + self.slots)[:, 0])
-        return embeddings
-
-
-class ProjectionHead(nn.Module):
-    """Two linear blocks between the embedding and the loss; dropped after training.
-
-    The second is linear alone: the loss compares directions, which an activation would confine to
-    one corner, as SimCLR's own head leaves its last layer bare (arXiv:2002.05709 Sec. 4.2).
-
-    Args:
-        dim: number of embedding coordinates d.
-        hidden: width of the first block.
-        out: width of the projection.
-    """
-
-    def __init__(self, dim: int, hidden: int = 64, out: int = 64) -> None:
-        """Stack the blocks."""
-        super().__init__()
-        self.layers = nn.Sequential(*_block(dim, hidden), nn.Linear(hidden, out))
-
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return projections, (n, out), of embeddings, (n, d)."""
-        projections: torch.Tensor = self.layers(embeddings)
-        return projections
+def _heads(config: EncoderConfig) -> int:
+    """Return the attention heads of a transformer."""
+    if config.arch == "vicreg-transformer":
+        return choose_heads(config.dim, config.heads, VICREG_HEADS)
+    return choose_heads(_TOKEN_WIDTH, config.heads, {_TOKEN_WIDTH: _TOKEN_HEADS})
 
 
 class Encoder(nn.Module):
-    """What is exported: preprocessing, then backbone.
+    """What is exported: preprocessing, backbone, and the physics quantities kept.
 
     Args:
         preprocess: raw kinematics to scaled inputs.
-        backbone: scaled inputs to embeddings.
+        backbone: scaled inputs and presence to learned coordinates.
+        keep: names of physics quantities.
     """
 
-    def __init__(self, preprocess: Preprocess, backbone: nn.Module) -> None:
-        """Join the two."""
+    def __init__(
+        self, preprocess: nn.Module, backbone: nn.Module, keep: tuple[str, ...] = ()
+    ) -> None:
+        """Join them."""
         super().__init__()
         self.preprocess, self.backbone = preprocess, backbone
+        self.quantities = PhysicsQuantities(keep) if keep else None
 
-    def forward(self, particles: torch.Tensor) -> torch.Tensor:
-        """Return embeddings, (n, d), of raw kinematics, (n, 19, 3)."""
-        embeddings: torch.Tensor = self.backbone(self.preprocess(particles))
+    def learned(self, particles: torch.Tensor) -> torch.Tensor:
+        """Return the learned coordinates alone, (n, d), of raw kinematics, (n, 19, 3)."""
+        inputs = self.preprocess(particles)
+        embeddings: torch.Tensor = self.backbone(inputs, particles[:, :, 0] > 0)
         return embeddings
 
+    def forward(self, particles: torch.Tensor) -> torch.Tensor:
+        """Return embeddings, (n, d + kept), of raw kinematics, (n, 19, 3), pT in GeV."""
+        learned = self.learned(particles)
+        if self.quantities is None:
+            return learned
+        return torch.cat((learned, self.quantities(particles).to(learned.dtype)), dim=1)
 
-def build_encoder(
-    arch: str, dim: int, scaling: Scaling, seed: int
-) -> tuple[Encoder, ProjectionHead]:
-    """Return a new encoder and its projection head, their weights drawn from the seed.
+
+class Outputs(NamedTuple):
+    """What the losses look at.
+
+    Attributes:
+        embedding: learned coordinates, (n, d).
+        projection: of the head, (n, p).
+        logits: of the classifier, (n, n_classes), or None.
+        reconstruction: of the inputs, (n, 19, n_inputs), or None.
+        inputs: scaled inputs, (n, 19, n_inputs), where there is a reconstruction; else None.
+    """
+
+    embedding: torch.Tensor
+    projection: torch.Tensor
+    logits: torch.Tensor | None
+    reconstruction: torch.Tensor | None
+    inputs: torch.Tensor | None
+
+
+class Model(nn.Module):
+    """An encoder, and what training needs beside it.
+
+    Attributes:
+        encoder: what is kept and exported.
+        head: embedding to projection.
+        classifier: embedding to logits, linear; None without classes.
+        decoder: latent coordinates to inputs; None unless the encoder is a VAE.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: nn.Module,
+        classifier: nn.Linear | None,
+        decoder: VAEDecoder | None,
+    ) -> None:
+        """Join them."""
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.classifier, self.decoder = classifier, decoder
+
+    def forward(self, particles: torch.Tensor, generator: torch.Generator | None = None) -> Outputs:
+        """Return what the losses look at.
+
+        Args:
+            particles: raw kinematics, (n, 19, 3) float32, pT in GeV.
+            generator: noise of a VAE in training mode; None is torch's global one. In evaluation
+                mode a VAE decodes its means.
+        """
+        embedding = self.encoder.learned(particles)
+        logits = None if self.classifier is None else self.classifier(embedding)
+        projection = self.head(embedding)
+        if self.decoder is None:
+            return Outputs(embedding, projection, logits, None, None)
+        latent = embedding[:, :VAE_LATENT]
+        if self.training:
+            latent = sample_latent(embedding, generator)
+        inputs = self.encoder.preprocess(particles)
+        return Outputs(embedding, projection, logits, self.decoder(latent), inputs)
+
+
+def build_model(config: EncoderConfig, scaling: Scaling, n_classes: int, seed: int) -> Model:
+    """Return a new model, its weights drawn from the seed alone.
+
+    The encoder is drawn first: its weights do not depend on the head or on the classes.
+
+    Args:
+        config: which network.
+        scaling: constants measured on the training events.
+        n_classes: classes that a linear classifier on the embedding tells apart; 0 for none.
+        seed: of all weights.
 
     Raises:
-        ParameterError: on an unknown architecture or a dimension below 1.
+        ParameterError: if `n_classes` is negative.
     """
-    if dim < 1:
-        msg = f"dim must be at least 1; got {dim}"
+    if n_classes < 0:
+        msg = f"n_classes must be 0 or more; got {n_classes}"
         raise ParameterError(msg)
+    dim, untrained = config.learned_dim, config.arch in UNTRAINED
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if arch == "mlp":
-            backbone: nn.Module = MLPEncoder(dim)
-        elif arch == "transformer":
-            backbone = TransformerEncoder(dim)
-        else:
-            msg = f"arch must be one of {', '.join(ARCHITECTURES)}; got {arch!r}"
-            raise ParameterError(msg)
-        return Encoder(Preprocess(scaling), backbone), ProjectionHead(dim)
+        torch.default_generator.manual_seed(seed)
+        preprocess = nn.Identity() if untrained else Preprocess(scaling, config.inputs)
+        encoder = Encoder(preprocess, _backbone(config), config.keep)
+        head = make_head("none" if config.arch in _FIXED_DIMS else config.head, dim)
+        classifier = nn.Linear(dim, n_classes) if n_classes and not untrained else None
+        decoder = VAEDecoder(config.inputs.n_inputs) if config.arch == "vae" else None
+        return Model(encoder, head, classifier, decoder)
+
+
+def _backbone(config: EncoderConfig) -> nn.Module:
+    """Return a new backbone."""
+    dim, n_inputs, mask = config.dim, config.inputs.n_inputs, config.mask_absent
+    if config.arch == "mlp":
+        return MLPEncoder(dim, n_inputs)
+    if config.arch == "transformer":
+        return TransformerEncoder(dim, n_inputs, _TOKEN_WIDTH, _heads(config), mask_absent=mask)
+    if config.arch == "vicreg-transformer":
+        return TransformerEncoder(
+            dim, n_inputs, dim, _heads(config), 4 * dim, mask_absent=mask, narrow=True
+        )
+    if config.arch == "vae":
+        return VAEEncoder(n_inputs)
+    if config.arch == "raw":
+        return KinematicsEncoder(list(range(N_OBJECTS * N_FEATURES)))
+    return KinematicsEncoder([N_FEATURES * slot for slot in _LEADING_SLOTS])

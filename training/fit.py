@@ -1,232 +1,211 @@
-"""The training loop: contrastive loss, warm-up then cosine learning rate, best state kept."""
+"""The training loop: epochs of steps, a checkpoint after each, the best weights kept."""
 
 import copy
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
-from engines.errors import ParameterError, SampleSizeError, TrainingError
+from engines.errors import TrainingError
 from engines.progress import Progress
-from engines.types import IntArray
-from training.augment import mask_objects, mirror_events, rotate_to_met
-from training.data import BatchSampler, EventSet, Split
-from training.encoders import Encoder, ProjectionHead
-from training.losses import LOSSES, nt_xent_loss, supcon_loss
+from training.augment import parse_augmentations
+from training.data import EventSet
+from training.encoders import Model
+from training.fit_config import Epoch, FitConfig, FitResult, Keeper, Running
+from training.objective import check_labels, parse_objective
+from training.optimisers import make_optimiser
+from training.splits import Split
+from training.views import BatchLoss, Part
 
-__all__ = ["FitConfig", "FitResult", "check_labels", "fit", "learning_rate"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_WEIGHT_DECAY = 1e-2
-_WARM_UP = 0.1
+__all__ = ["fit"]
+
+#: Steps between two looks at the loss on a GPU, which has to stop for each.
+_LOOK_EVERY = 50
 
 
-@dataclass(frozen=True)
-class FitConfig:
-    """How to train.
+class _State:
+    """Everything that changes while training, and how it is kept."""
 
-    Attributes:
-        loss: `supcon` or `simclr`.
-        sampling: `balanced` or `cocktail`.
-        epochs: passes over the training events.
-        batch_size: events of one step.
-        lr: learning rate at its peak.
-        temperature: tau of the loss.
-        mask_probability: chance of an object to be masked in each view of `simclr`.
-        seed: of weights, batches and masks.
-    """
+    def __init__(self, model: Model, config: FitConfig, running: Running) -> None:
+        self.model: Any = running.group.prepare(copy.deepcopy(model))
+        schedule = config.schedule
+        self.optimiser = make_optimiser(
+            config.optimiser, self.model, schedule.peak, config.weight_decay
+        )
+        self.generator = torch.Generator(running.group.device).manual_seed(config.seed)
+        self.history: tuple[Epoch, ...] = ()
+        self.best: Epoch | None = None
+        self.best_model = _copied(self.model)
 
-    loss: str = "supcon"
-    sampling: str = "balanced"
-    epochs: int = 20
-    batch_size: int = 512
-    lr: float = 1e-2
-    temperature: float = 0.1
-    mask_probability: float = 0.5
-    seed: int = 0
+    def add(self, epoch: Epoch) -> None:
+        self.history += (epoch,)
+        best = math.inf if self.best is None else self.best.validation_loss
+        if epoch.validation_loss < best:
+            self.best, self.best_model = epoch, _copied(self.model)
 
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot train.
-
-        Raises:
-            ParameterError: if a value is out of its range.
-        """
-        rules = {
-            f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}": self.loss in LOSSES,
-            f"epochs must be at least 1; got {self.epochs}": self.epochs >= 1,
-            f"batch size must be at least 2; got {self.batch_size}": self.batch_size >= 2,
-            f"lr must be above zero; got {self.lr}": 0 < self.lr < math.inf,
-            f"temperature must be above zero; got {self.temperature}": (
-                0 < self.temperature < math.inf
-            ),
-            f"mask probability must be from 0 to below 1; got {self.mask_probability}": (
-                0 <= self.mask_probability < 1
-            ),
-            f"seed must be a whole number from 0 up; got {self.seed}": 0 <= self.seed < 2**63,
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "best": None if self.best is None else asdict(self.best),
+            "best_model": self.best_model,
         }
-        for broken, holds in rules.items():
-            if not holds:
-                raise ParameterError(broken)
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        self.history = tuple(Epoch(**epoch) for epoch in state["history"])
+        self.best = None if state["best"] is None else Epoch(**state["best"])
+        self.best_model = state["best_model"]
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """How training ended: the losses, and the epoch whose weights were kept."""
-
-    loss: float
-    validation_loss: float
-    best_epoch: int
-
-
-_UNTRAINED = FitResult(math.inf, math.inf, 0)
-
-
-def learning_rate(step: int, n_steps: int, peak: float, warm_up: float = _WARM_UP) -> float:
-    """Return the learning rate of a step: a line up to the peak, then half a cosine to zero.
-
-    Args:
-        step: 0 to n_steps - 1.
-        n_steps: steps of the whole training.
-        peak: the largest rate.
-        warm_up: fraction of the steps spent going up.
-
-    >>> [round(learning_rate(step, 10, 1.0, 0.2), 3) for step in (0, 1, 2, 6, 9)]
-    [0.5, 1.0, 1.0, 0.5, 0.038]
-    """
-    n_warm = max(1, round(warm_up * n_steps))
-    if step < n_warm:
-        return peak * (step + 1) / n_warm
-    done = (step - n_warm) / max(1, n_steps - n_warm)
-    return 0.5 * peak * (1 + math.cos(math.pi * done))
-
-
-class _Part:
-    """One side of the split as tensors: draws batches and computes their loss."""
-
-    def __init__(
-        self, events: EventSet, indices: IntArray, config: FitConfig, batch_size: int
-    ) -> None:
-        self._config = config
-        self._particles = rotate_to_met(torch.from_numpy(events.particles[indices]))
-        self._targets = None
-        if events.targets is not None:
-            self._targets = torch.from_numpy(events.targets[indices])
-        self.sampler = BatchSampler(config.sampling, batch_size, self._targets, len(indices))
-
-    def loss(
-        self, model: nn.Module, batch: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
-        config = self._config
-        particles = mirror_events(self._particles[batch], generator)
-        if config.loss == "supcon" and self._targets is not None:
-            return supcon_loss(model(particles), self._targets[batch], config.temperature)
-        views = (mask_objects(particles, config.mask_probability, generator) for _ in range(2))
-        first, second = model(torch.cat(tuple(views))).chunk(2)
-        return nt_xent_loss(first, second, config.temperature)
-
-    @torch.no_grad()
-    def mean_loss(self, model: nn.Module) -> float:
-        """Return the loss over one pass, with the same batches and masks at every call."""
-        generator = torch.Generator().manual_seed(self._config.seed)
-        losses = [self.loss(model, b, generator) for b in self.sampler.batches(generator)]
-        return float(torch.stack(losses).mean())
+def _copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def fit(
-    encoder: Encoder, head: ProjectionHead, events: EventSet, split: Split, config: FitConfig
+    model: Model,
+    events: EventSet,
+    split: Split,
+    config: FitConfig,
+    running: Running | None = None,
+    keeper: Keeper | None = None,
 ) -> FitResult:
-    """Train encoder and head in place, ending with the weights of the best validation loss.
+    """Train the model in place, ending with the weights of the best validation loss.
+
+    Args:
+        model: on the CPU, where it stays.
+        events: all events.
+        split: which of them to learn from.
+        config: how to train.
+        running: where to compute.
+        keeper: keeps the state of every epoch; a training that it holds is continued, and gives
+            the weights that it would have given undisturbed.
 
     Raises:
         ParameterError: if the loss needs labels and there are none.
         SampleSizeError: if a supervised loss has fewer than two classes, or events are too few.
         TrainingError: if the loss stops being finite.
     """
-    check_labels(events, config)
-    train = _Part(events, split.train, config, config.batch_size)
-    held_out_size = min(config.batch_size, len(split.validation))
-    validation = _Part(events, split.validation, config, held_out_size)
-    model = nn.Sequential(encoder, head)
-    optimiser = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=_WEIGHT_DECAY)
-    generator = torch.Generator().manual_seed(config.seed)
-    steps = _Steps(config, len(train.sampler))
-    best, best_state = _UNTRAINED, copy.deepcopy(model.state_dict())
-    try:
-        for epoch in range(1, config.epochs + 1):
-            model.train()
-            for batch in train.sampler.batches(generator):
-                steps.take(optimiser, train.loss(model, batch, generator))
-            model.eval()
-            result = FitResult(steps.epoch_loss(), validation.mean_loss(model), epoch)
-            steps.note = f"loss {result.loss:.3f}, validation {result.validation_loss:.3f}"
-            if result.validation_loss < best.validation_loss:
-                best, best_state = result, copy.deepcopy(model.state_dict())
-    finally:
-        steps.close()
-    if best is _UNTRAINED:
+    running = running or Running()
+    group, objective = running.group, parse_objective(config.loss)
+    check_labels(events, objective, config.sampling)
+    group.check_batch(config.batch_size)
+    augment = parse_augmentations(config.augment)
+    how = BatchLoss(
+        objective, config.losses, augment, config.sampling, config.mirror, config.rotate,
+        running.precision,
+    )  # fmt: skip
+    train = Part(events, split.train, how, config.batch_size, group)
+    held_out = min(config.batch_size, len(split.validation)) // group.size * group.size
+    validation = Part(events, split.validation, how, held_out, group)
+    state = _State(model, config, running)
+    kept = keeper.load() if keeper is not None else None
+    if kept is not None:
+        state.load(kept)
+    _run_epochs(state, train, validation, config, running, keeper)
+    if state.best is None:
         msg = "the validation loss must be finite; it never was; lower --lr"
         raise TrainingError(msg)
-    model.load_state_dict(best_state)
-    return best
+    model.load_state_dict(state.best_model)
+    best = state.best
+    return FitResult(best.loss, best.validation_loss, best.epoch, state.history)
+
+
+def _run_epochs(
+    state: _State,
+    train: Part,
+    validation: Part,
+    config: FitConfig,
+    running: Running,
+    keeper: Keeper | None,
+) -> None:
+    done = len(state.history)
+    steps = _Steps(state, train, config, running, done)
+    try:
+        for number in range(done + 1, config.schedule.epochs + 1):
+            state.model.train()
+            loss, seconds = steps.take_epoch()
+            state.model.eval()
+            held_out = running.group.share(validation.mean_loss(state.model, config.seed))
+            rate = state.optimiser.param_groups[0]["lr"]
+            n_events = len(train.sampler) * config.batch_size
+            state.add(Epoch(number, steps.done, loss, held_out, rate, seconds, n_events / seconds))
+            steps.note = f"loss {loss:.3f}, validation {held_out:.3f}"
+            if keeper is not None:
+                keeper.save(state.state(), state.history)
+    finally:
+        steps.close()
 
 
 class _Steps:
     """Takes optimiser steps at the scheduled rate, and shows how far training is."""
 
-    def __init__(self, config: FitConfig, per_epoch: int) -> None:
-        self._peak, self._n_steps, self._done = config.lr, config.epochs * per_epoch, 0
-        self._losses: list[float] = []
-        self._shown = Progress(self._n_steps, "train")
+    def __init__(
+        self, state: _State, train: Part, config: FitConfig, running: Running, epochs_done: int
+    ) -> None:
+        self._state, self._train, self._schedule = state, train, config.schedule
+        self._group, self._per_epoch = running.group, len(train.sampler)
+        self.done = epochs_done * self._per_epoch
+        self._n_steps = config.schedule.epochs * self._per_epoch
+        self._forward: Callable[..., Any] = state.model
+        if running.compiled:
+            self._forward = torch.compile(state.model)
+        self._look_every = 1 if self._group.device.type == "cpu" else _LOOK_EVERY
+        shown = self._group.leads and self.done < self._n_steps
+        self._shown = Progress(self._n_steps - self.done, "train") if shown else None
         self.note = ""
 
-    def take(self, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            msg = (
-                f"the loss must stay finite; got {value} at step {self._done + 1} of "
-                f"{self._n_steps}; lower --lr or raise --temperature"
-            )
-            raise TrainingError(msg)
+    def take_epoch(self) -> tuple[float, float]:
+        """Return the mean loss of one pass, and the seconds it took."""
+        started = time.perf_counter()
+        waiting: list[torch.Tensor] = []
+        values: list[float] = []
+        for batch in self._train.sampler.batches(self._state.generator):
+            waiting.append(self._take(batch))
+            if len(waiting) == self._look_every:
+                values += self._look(waiting)
+        values += self._look(waiting)
+        return math.fsum(values) / len(values), time.perf_counter() - started
+
+    def _take(self, batch: torch.Tensor) -> torch.Tensor:
+        optimiser = self._state.optimiser
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(self._done, self._n_steps, self._peak)
+            group["lr"] = self._schedule.rate(self.done, self._per_epoch)
+        loss = self._train.loss(self._forward, batch, self._state.generator)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._group.add_gradients(self._state.model)
         optimiser.step()
-        self._done += 1
-        self._losses.append(value)
-        self._shown.advance(1, self.note or f"loss {value:.3f}")
+        self.done += 1
+        return loss.detach()
 
-    def epoch_loss(self) -> float:
-        mean = math.fsum(self._losses) / len(self._losses)
-        self._losses.clear()
-        return mean
+    def _look(self, waiting: list[torch.Tensor]) -> list[float]:
+        """Return the losses of the last steps, if they are numbers."""
+        if not waiting:
+            return []
+        values: list[float] = torch.stack(waiting).tolist()
+        waiting.clear()
+        first = self.done - len(values) + 1
+        for step, value in enumerate(values, start=first):
+            if not math.isfinite(value):
+                msg = (
+                    f"the loss must stay finite; got {value} at step {step} of {self._n_steps}; "
+                    "lower --lr or raise --temperature"
+                )
+                raise TrainingError(msg)
+        if self._shown is not None:
+            self._shown.advance(len(values), self.note or f"loss {values[-1]:.3f}")
+        return values
 
     def close(self) -> None:
-        self._shown.close()
-
-
-def check_labels(events: EventSet, config: FitConfig) -> None:
-    """Refuse a loss or a sampling that needs labels which are not there.
-
-    Raises:
-        ParameterError: if a file has no labels.
-        SampleSizeError: if there is only one class.
-    """
-    if events.unlabelled is not None and config.loss == "supcon":
-        msg = (
-            f"--loss supcon must have a label for every event; {events.unlabelled} has no "
-            "'process' or 'background_ID'; use --loss simclr, which needs none"
-        )
-        raise ParameterError(msg)
-    if events.unlabelled is not None and config.sampling == "balanced":
-        msg = (
-            f"--sampling balanced must have a label for every event; {events.unlabelled} has none; "
-            "use --sampling cocktail"
-        )
-        raise ParameterError(msg)
-    if config.loss == "supcon" and len(events.classes) < 2:
-        msg = (
-            f"--loss supcon must have two classes or more; got only class {events.classes[0]}; "
-            "add events of another, or use --loss simclr"
-        )
-        raise SampleSizeError(msg)
+        if self._shown is not None:
+            self._shown.close()

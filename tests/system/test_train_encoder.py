@@ -1,8 +1,14 @@
 """`train-encoder` as a user runs it."""
 
+import csv
+import importlib.util
+import json
 import re
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -10,18 +16,63 @@ import numpy as np
 import pytest
 
 from engines.engine import open_engine
-from engines.event_files import read_events, write_events
+from engines.event_files import EventFile, read_events, read_labels, write_events
 from engines.events import EventRange
 from engines.samples import sample_path
 from training.train_encoder import main
 
 COCKTAIL, RARE = sample_path("sm_cocktail"), sample_path("sm_rare")
 FAST = ("--batch-size", "128", "--threads", "1")
+SMALL = ("--epochs", "2", *FAST)
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "training.train_encoder", *map(str, arguments)]
 
 
 def train(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "training.train_encoder", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command in this process; return exit code, stdout and stderr without progress."""
+    try:
+        code = main([str(word) for word in arguments])
+    except SystemExit as exc:
+        code = int(exc.code or 0)
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if not line.startswith("train: ")]
+    return code, printed.out, "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training on two whole files of the bundled events."""
+
+    events: tuple[Path, Path]
+    output: Path
+    said: str
+
+    @property
+    def folder(self) -> Path:
+        return self.output.with_suffix(".run")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    paths = (folder / "sm.h5", folder / "signal.h5")
+    for path, source in zip(paths, (COCKTAIL, sample_path("A4l")), strict=True):
+        part = EventRange(source, 0, 1500 if path.stem == "sm" else 300)
+        labels = read_labels(part)
+        assert labels is not None
+        kept = labels < 20 if path.stem == "signal" else labels < 3
+        write_events(path, read_events(part)[kept], labels[kept])
+    done = train("--events", *paths, *SMALL, "-o", folder / "d4.onnx")
+    assert done.returncode == 0, done.stderr
+    return Trained(paths, folder / "d4.onnx", done.stdout)
 
 
 def test_supervised_mlp_trains_and_says_how_well(tmp_path: Path) -> None:
@@ -78,6 +129,119 @@ def test_simclr_needs_no_labels_and_repeats_with_the_seed(
     assert capsys.readouterr().out.splitlines()[-1] == done.stdout.splitlines()[-1]
 
 
+def test_run_folder_holds_options_metrics_and_pictures(trained: Trained) -> None:
+    held = {path.name for path in trained.folder.iterdir()}
+    assert {"config.toml", "metrics.csv", "checkpoint.pt", "loss.png", "embedding.png"} <= held
+    assert ("tensorboard" in held) == (importlib.util.find_spec("tensorboard") is not None)
+    with (trained.folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["events_per_s"]) > 0 for row in rows)
+
+
+def test_last_part_of_whole_files_is_reserved_and_signals_are_classes(trained: Trained) -> None:
+    with open_engine(trained.output) as engine:
+        facts = engine.facts
+    for path, used, kept in zip(trained.events, facts.trained_on, facts.reserved, strict=True):
+        with EventFile(path) as file:
+            n = len(file)
+        assert (used.name, used.start, used.stop) == (path.name, 0, n - round(0.2 * n))
+        assert (kept.name, kept.start, kept.stop) == (path.name, used.stop, n)
+        assert f"reserved: events {kept.start} to {n} of {path.name}" in trained.said
+    assert re.search(r"class 10: 192 to train on, 48 held out", trained.said)
+    assert facts.options["recipe"] == "quick-mlp"
+
+
+@pytest.mark.usefixtures("keep_logging")
+def test_calibration_takes_the_reserved_part_of_the_whole_file(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from engines.calibrate_reference import main as calibrate
+    from engines.reference_file import load_reference
+
+    events, out = trained.events[0], tmp_path / "d4.ref"
+    options = ["--engine", str(trained.output), "--window", "20", "--n-basis", "60"]
+    options += ["--centres", "10", "--n-ref", "60", "--toys", "3", "-o", str(out), "--threads", "1"]
+    assert calibrate([*options, "--events", f"{events}@0:400"]) == 2
+    assert "was trained on 400 of these events" in capsys.readouterr().err
+    assert calibrate([*options, "--events", str(events)]) == 0
+    assert "the part that training reserved" in capsys.readouterr().err
+    (sample,) = load_reference(out).facts.samples
+    with EventFile(events) as file:
+        n = len(file)
+    assert (sample.start, sample.stop) == (n - round(0.2 * n), n)
+
+
+@pytest.mark.usefixtures("keep_logging")
+def test_a_finished_training_is_exported_again_from_its_own_config(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = trained.folder / "config.toml"
+    code, out, err = said(capsys, "--config", config)
+    assert code == 0
+    assert "holds this training, finished: exporting from it" in err
+    assert out.splitlines()[-1] == trained.said.splitlines()[-1]
+    code, out, err = said(capsys, "--config", config, "--lr", "0.5")
+    assert (code, out) == (2, "")
+    assert "holds a training with lr 0.01; this one has 0.5; name another folder" in err
+
+
+@pytest.mark.usefixtures("keep_logging")
+def test_a_killed_training_continues_to_the_same_encoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = ("--events", f"{COCKTAIL}@0:6000", "--loss", "simclr", "--epochs", "12", *FAST)
+    killed = subprocess.Popen(command(*events, "-o", tmp_path / "killed.onnx"))
+    metrics = tmp_path / "killed.run" / "metrics.csv"
+    deadline = time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(timeout=60) == -signal.SIGKILL
+    assert not (tmp_path / "killed.onnx").exists()
+    code, continued, err = said(capsys, *events, "-o", tmp_path / "killed.onnx")
+    assert code == 0
+    assert re.search(r"killed\.run: continuing after epoch \d+ of 12", err)
+    code, undisturbed, _ = said(capsys, *events, "-o", tmp_path / "whole.onnx")
+    assert code == 0
+    assert continued.splitlines()[-1] == undisturbed.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("keep_logging")
+def test_folds_give_an_encoder_each_and_the_mean_accuracy(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--events", trained.events[0], "--folds", "2", "--without-process", "2", *SMALL)
+    code, out, err = said(capsys, *options, "-o", tmp_path / "d4.onnx")
+    assert code == 0, err
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("d4-fold1.onnx", "d4-fold2.onnx", "d4.run"),
+    }
+    stored = json.loads((tmp_path / "d4.run" / "folds.json").read_text())
+    one, other = stored["accuracies"]
+    assert stored["mean"] == pytest.approx((one + other) / 2)
+    assert stored["standard_error"] == pytest.approx(abs(one - other) / 2)
+    mean, error = stored["mean"], stored["standard_error"]
+    assert f"accuracy over 2 folds: {mean:.4f} +- {error:.4f}" in out
+    assert "class 2" not in out
+
+
+@pytest.mark.parametrize(("arch", "dim"), [("raw", 57), ("leading-pt", 6)])
+@pytest.mark.usefixtures("keep_logging")
+def test_baselines_train_nothing(
+    arch: str, dim: int, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "base.onnx"
+    code, printed, err = said(capsys, "--events", trained.events[0], "--arch", arch, "-o", out)
+    assert code == 0, err
+    assert f"--arch {arch} trains nothing" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["base.onnx"]
+    with open_engine(out) as engine:
+        assert engine.dim == engine.facts.dim == dim
+        assert engine.facts.loss == "none"
+        assert len(engine.facts.reserved) == 1
+
+
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of event files that nobody can train on."""
@@ -85,6 +249,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     particles = read_events(EventRange(COCKTAIL, 0, 400))
     write_events(folder / "unlabelled.h5", particles)
     write_events(folder / "single.h5", particles, np.zeros(400, dtype=np.int64))
+    write_events(folder / "sorted.h5", particles, np.repeat([0, 1], [200, 200]))
+    write_events(folder / "few.h5", particles, np.arange(400) % 40 == 1)
     (folder / "truncated.h5").write_bytes((folder / "single.h5").read_bytes()[:3000])
     with h5py.File(folder / "shape.h5", "w") as file:
         file["Particles"] = particles[:, :18]
@@ -109,6 +275,24 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--events", "missing.h5", "--dim", "0"), "above zero"),
         (("--events", "missing.h5", "--seed", "-1"), "seed must be"),
         (("--events", "missing.h5", "--mask-probability", "1.5"), "mask probability must be"),
+        (("--events", "missing.h5", "--loss", "barlow"), "loss must be one of"),
+        (("--events", "missing.h5", "--loss", "vae"), "--loss vae must go with --arch vae"),
+        (("--events", "missing.h5", "--recipe", "slow"), "recipe must be one of quick-mlp"),
+        (("--events", "missing.h5", "--arch", "cnn"), "arch must be one of"),
+        (("--events", "missing.h5", "--arch", "transformer", "--heads", "7"), "heads"),
+        (("--events", "missing.h5", "--augment", "blur"), "blur"),
+        (("--events", "missing.h5", "--augment", "resimulation"), "a loss of two views"),
+        (("--events", "missing.h5", "--reserve", "1"), "reserve must be from 0 to below 1"),
+        (("--events", "missing.h5", "--warm-up", "21"), "warm-up must be from 0 to the 20 epochs"),
+        (("--events", "unlabelled.h5", "--loss", "supvicreg+ce"), "unlabelled.h5 has no 'process'"),
+        (("--events", "unlabelled.h5", "--loss", "ce"), "use --loss simclr"),
+        (("--events", "unlabelled.h5", "--loss", "simclr", "--without-process", "1"), "leave"),
+        (
+            ("--events", "single.h5", "--loss", "simclr", "--augment", "resimulation"),
+            "single.h5 has no 'Realisations'; make them with simulate-events --resimulate K",
+        ),
+        (("--events", "few.h5", "--folds", "6"), "class 1 must hold at least 12 events"),
+        (("--events", "sorted.h5"), "sorted.h5 must be shuffled"),
     ],
 )
 @pytest.mark.usefixtures("keep_logging")

@@ -1,5 +1,6 @@
 """The ONNX engine on tiny graphs: what it computes, what it says of itself, what it refuses."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -212,6 +213,7 @@ def test_facts_travel_with_the_file(tmp_path: Path) -> None:
         loss="supcon",
         dim=2,
         trained_on=(SampleFacts("bkg.h5", "abc", 0, 100),),
+        reserved=(SampleFacts("bkg.h5", "abc", 100, 120),),
         options={"epochs": 3},
         metrics={"accuracy": 0.9},
         versions={"torch": "2"},
@@ -223,6 +225,30 @@ def test_facts_travel_with_the_file(tmp_path: Path) -> None:
     assert read_facts(load_onnx(place)) == facts
     with open_engine(place) as engine:
         assert engine.facts == facts
+
+
+def test_facts_of_an_earlier_version_reserve_nothing(tmp_path: Path) -> None:
+    model = flat_model()
+    stored = {"arch": "mlp", "trained_on": [vars(SampleFacts("bkg.h5", "abc", 0, 100))]}
+    helper.set_model_props(model, {"nplm_stream": json.dumps(stored)})
+    with open_engine(saved(tmp_path, model)) as engine:
+        assert engine.facts.reserved == ()
+        assert engine.facts.trained_on[0].stop == 100
+        whole = EventRange(tmp_path / "absent.h5")
+        assert engine.facts.untrained_part(whole) == whole
+
+
+def test_reserved_part_stands_for_the_whole_file(tmp_path: Path, make_events: MakeEvents) -> None:
+    first, copy, other = (tmp_path / f"{name}.h5" for name in "abc")
+    for place, seed in ((first, 0), (copy, 0), (other, 1)):
+        write_events(place, make_events(100, seed=seed))
+    facts = EngineFacts(
+        trained_on=(SampleFacts.of(EventRange(first, 0, 80)),),
+        reserved=(SampleFacts.of(EventRange(first, 80, 100)),),
+    )
+    assert facts.untrained_part(EventRange(copy)) == EventRange(copy, 80, 100)
+    for source in (EventRange(other), EventRange(first, 90), EventRange(first, 0, 100)):
+        assert facts.untrained_part(source) == source
 
 
 def test_foreign_model_has_empty_facts(path: Path) -> None:

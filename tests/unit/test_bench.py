@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench import physics
-from bench.baselines import leading_pt, raw_inputs
+from bench import physics, physics_engines
+from bench.baselines import make_baselines
 from bench.experiment import Experiment, signal_windows
 from bench.stamp import machine_stamp
 from engines.calibration_config import CalibrationConfig
+from engines.engine import open_engine
 from engines.errors import SampleSizeError
+from engines.events import EventRange
+from engines.samples import sample_path
 from engines.types import AnyArray
 from tests.support import gaussians, window_spec
 
@@ -41,10 +44,12 @@ def test_signal_windows_end_when_the_signal_does() -> None:
     assert max(indices.max() for indices in windows) < 10_100
 
 
-def test_baselines_pick_the_right_objects() -> None:
-    particles = np.arange(2 * 57, dtype=np.float32).reshape(2, 19, 3)
-    assert raw_inputs(particles).shape == (2, 57)
-    np.testing.assert_array_equal(leading_pt(particles)[0], [0, 15, 18, 3, 6, 27])
+def test_baselines_pick_the_right_objects(tmp_path: Path) -> None:
+    particles = np.arange(1, 2 * 57 + 1, dtype=np.float32).reshape(2, 19, 3)
+    engines = make_baselines(EventRange(sample_path("sm_cocktail"), 500), tmp_path)
+    raw, leading = [open_engine(path).embed(particles) for path in engines.values()]
+    np.testing.assert_allclose(raw, particles.reshape(2, 57), rtol=1e-6)
+    np.testing.assert_allclose(leading[0], [1, 16, 19, 4, 7, 28], rtol=1e-6)
 
 
 def test_machine_stamp_names_the_machine() -> None:
@@ -136,7 +141,7 @@ def test_bad_option_is_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
 ) -> None:
     try:
-        code: int | str | None = physics.main(arguments)
+        code: int | str | None = physics.main(["engines", *arguments])
     except SystemExit as exc:  # argparse ends the process itself
         code = exc.code
     err = capsys.readouterr().err
@@ -150,7 +155,7 @@ def test_help_shows_ranges_as_they_are_typed(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit):
-        physics.main(["--help"])
+        physics.main(["engines", "--help"])
     text = capsys.readouterr().out
     assert "sm_cocktail.h5@45000:150000)" in text
     assert "EventRange" not in text
@@ -158,9 +163,9 @@ def test_help_shows_ranges_as_they_are_typed(
 
 
 def test_settings_are_recorded(tmp_path: Path) -> None:
-    options = physics._parser().parse(["--fractions", "0.3", "0.01"])
+    options = physics_engines._parser().parse(["--fractions", "0.3", "0.01"])
     options.json, options.signals = tmp_path / "out.json", []
-    physics._save(options, {}, {"d4": {"fingerprint": "ab"}})
+    physics_engines._save(options, {}, {"d4": {"fingerprint": "ab"}})
     record = json.loads(options.json.read_text())
     assert record["settings"]["fractions"] == [0.3, 0.01]
     assert record["settings"]["test"] == "sm_cocktail.h5@150000:235000"

@@ -11,7 +11,8 @@ from engines.errors import ArtifactError, EventError, ParameterError, SampleSize
 from engines.event_files import write_events
 from engines.events import EventRange
 from engines.types import FloatArray
-from training.data import BatchSampler, EventSet, load_events, measure_scaling, split_events
+from training.data import BatchSampler, EventSet, load_events
+from training.splits import fold_splits, reserve_events, split_events
 
 
 def make_events(n: int, seed: int = 0) -> FloatArray:
@@ -97,15 +98,105 @@ def test_split_refuses_a_class_too_small() -> None:
         split_events(event_set(20, 20), 0.01, seed=0)
 
 
-def test_scaling_is_measured_on_present_objects_of_a_kind() -> None:
-    particles = make_events(200)
-    scaling = measure_scaling(particles)
-    jets = particles[:, 9:11].astype(np.float64)
-    assert scaling.log_pt_mean[9:] == pytest.approx(np.log1p(jets[:, :, 0]).mean())
-    assert scaling.log_pt_std[18] == pytest.approx(np.log1p(jets[:, :, 0]).std())
-    assert scaling.eta_std[12] == pytest.approx(np.sqrt(np.mean(jets[:, :, 1] ** 2)))
-    assert scaling.log_pt_mean[5:9].tolist() == [0.0] * 4
-    assert scaling.eta_std[0] == 1.0
+def test_folds_hold_out_each_event_once_and_every_class_evenly() -> None:
+    events = event_set(100, 23)
+    splits = fold_splits(events, 5, seed=0)
+    held_out = np.concatenate([split.validation for split in splits])
+    assert np.array_equal(np.sort(held_out), np.arange(123))
+    for split in splits:
+        both = np.concatenate((split.train, split.validation))
+        assert np.array_equal(np.sort(both), np.arange(123))
+        counts = events.counts(split.validation)
+        assert counts[0] == 20
+        assert counts[1] in (4, 5)
+
+
+def test_folds_refuse_a_class_too_small() -> None:
+    with pytest.raises(SampleSizeError, match=r"class 1 must hold at least 14 .* got 13; add"):
+        fold_splits(event_set(100, 13), 7, seed=0)
+    with pytest.raises(ParameterError, match="folds must be at least 2; got 1"):
+        fold_splits(event_set(100, 30), 1, seed=0)
+
+
+def test_the_last_part_of_a_whole_file_is_reserved_and_ranges_are_used_as_they_are(
+    tmp_path: Path,
+) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, 100)
+    write_events(tmp_path / "a.h5", make_events(100), labels)
+    write_events(tmp_path / "plain.h5", make_events(10))
+    sources = [
+        EventRange(tmp_path / "a.h5"),
+        EventRange(tmp_path / "a.h5", 0, 50),
+        EventRange(tmp_path / "plain.h5"),
+    ]
+    used, reserved = reserve_events(sources, 0.2)
+    assert used == [
+        EventRange(tmp_path / "a.h5", 0, 80),
+        EventRange(tmp_path / "a.h5", 0, 50),
+        EventRange(tmp_path / "plain.h5", 0, 8),
+    ]
+    assert reserved == [
+        EventRange(tmp_path / "a.h5", 80, 100),
+        EventRange(tmp_path / "plain.h5", 8, 10),
+    ]
+    assert reserve_events(sources, 0.0) == (sources, [])
+    with pytest.raises(ParameterError, match="reserve must be from 0 to below 1; got 1"):
+        reserve_events(sources, 1.0)
+
+
+def test_a_file_sorted_by_process_has_no_fair_part_to_reserve(tmp_path: Path) -> None:
+    write_events(tmp_path / "sorted.h5", make_events(200), np.repeat([0, 1], [150, 50]))
+    with pytest.raises(ParameterError, match=r"sorted\.h5 must be shuffled .* --reserve 0"):
+        reserve_events([EventRange(tmp_path / "sorted.h5")], 0.2)
+
+
+def test_processes_can_be_left_out(tmp_path: Path) -> None:
+    write_events(tmp_path / "a.h5", make_events(6), np.array([0, 1, 2, 0, 1, 2]))
+    write_events(tmp_path / "plain.h5", make_events(6))
+    source = EventRange(tmp_path / "a.h5")
+    events = load_events([source], without=(1,))
+    assert events.classes == (0, 2)
+    assert np.array_equal(events.particles, make_events(6)[[0, 2, 3, 5]])
+    with pytest.raises(ParameterError, match=r"got 7; the files hold \[0, 1, 2\]"):
+        load_events([source], without=(7,))
+    with pytest.raises(SampleSizeError, match="got none; leave out fewer"):
+        load_events([source], without=(0, 1, 2))
+    with pytest.raises(ParameterError, match=r"plain\.h5 has no 'process'"):
+        load_events([source, EventRange(tmp_path / "plain.h5")], without=(1,))
+
+
+def with_realisations(path: Path, again: FloatArray) -> EventRange:
+    write_events(path, make_events(6), np.array([0, 1, 0, 1, 0, 1]))
+    with h5py.File(path, "a") as file:
+        file["Realisations"] = again
+    return EventRange(path)
+
+
+def test_realisations_travel_with_their_events(tmp_path: Path) -> None:
+    again = np.stack([make_events(6, seed) for seed in (1, 2, 3)], axis=1)
+    whole = with_realisations(tmp_path / "a.h5", again)
+    assert load_events([whole]).realisations is None
+    part = EventRange(whole.path, 2, 5)
+    events = load_events([part], realisations=True, without=(1,))
+    assert events.realisations is not None
+    assert np.array_equal(events.realisations, again[[2, 4]])
+
+
+def test_realisations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    again = np.stack([make_events(6, seed) for seed in (1, 2)], axis=1)
+    two = with_realisations(tmp_path / "two.h5", again)
+    one = with_realisations(tmp_path / "one.h5", again[:, :1])
+    short = with_realisations(tmp_path / "short.h5", again[:4])
+    flat = with_realisations(tmp_path / "flat.h5", again[:, 0])
+    write_events(tmp_path / "none.h5", make_events(6))
+    with pytest.raises(ParameterError, match=r"got \[1, 2\]"):
+        load_events([two, one], realisations=True)
+    with pytest.raises(EventError, match="2 events early"):
+        load_events([short], realisations=True)
+    with pytest.raises(EventError, match=r"shape \(n, K, 19, 3\)"):
+        load_events([flat], realisations=True)
+    with pytest.raises(ParameterError, match="simulate-events --resimulate K"):
+        load_events([EventRange(tmp_path / "none.h5")], realisations=True)
 
 
 def test_balanced_batches_hold_every_class_equally() -> None:

@@ -1,17 +1,25 @@
 """The schedule, the loop and the linear evaluation."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from engines.errors import ParameterError, SampleSizeError, TrainingError
+from engines.errors import ArtifactError, ParameterError, SampleSizeError, TrainingError
 from engines.types import FloatArray, IntArray
-from training.data import EventSet, Split, measure_scaling, split_events
-from training.encoders import Encoder, build_encoder
-from training.evaluate import embed_events, evaluate_linear
-from training.fit import FitConfig, FitResult, fit, learning_rate
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.data import EventSet
+from training.encoders import EncoderConfig, Model, build_model
+from training.evaluate import draw_subset, embed_events, evaluate_linear
+from training.fit import fit
+from training.fit_config import Epoch, FitConfig, FitResult, Keeper
+from training.objective import LossConfig, parse_objective
+from training.preprocess import measure_scaling
+from training.schedule import Schedule
+from training.splits import Split, split_events
 
 
 def two_classes(n: int = 400) -> EventSet:
@@ -25,43 +33,99 @@ def two_classes(n: int = 400) -> EventSet:
     return EventSet(particles, targets, (4, 5), None)
 
 
-def train(config: FitConfig, events: EventSet) -> tuple[Encoder, FitResult, Split]:
+def configured(
+    loss: str = "supcon",
+    *,
+    sampling: str = "cocktail",
+    epochs: int = 8,
+    lr: float = 1e-2,
+    temperature: float = 0.1,
+    augment: str = "masking:0.5",
+) -> FitConfig:
+    return FitConfig(
+        loss=loss,
+        losses=LossConfig(temperature, view_temperature=0.5),
+        sampling=sampling,
+        augment=augment,
+        schedule=Schedule(peak=lr, warm_up=epochs / 10, epochs=epochs),
+        batch_size=50,
+    )
+
+
+def train(
+    config: FitConfig, events: EventSet, arch: str = "mlp", keeper: Keeper | None = None
+) -> tuple[Model, FitResult, Split]:
     split = split_events(events, 0.25, seed=0)
     scaling = measure_scaling(events.particles[split.train])
-    encoder, head = build_encoder("mlp", 2, scaling, config.seed)
-    return encoder, fit(encoder, head, events, split, config), split
+    n_classes = 2 if parse_objective(config.loss).has("ce") else 0
+    model = build_model(EncoderConfig(arch, dim=2), scaling, n_classes, config.seed)
+    return model, fit(model, events, split, config, keeper=keeper), split
 
 
 def test_learning_rate_warms_up_then_follows_a_cosine() -> None:
-    rates = [learning_rate(step, 1000, 0.1, warm_up=0.1) for step in range(1000)]
+    schedule = Schedule("cosine", peak=0.1, warm_up=10, epochs=100)
+    rates = [schedule.rate(step, 10) for step in range(1000)]
     assert rates[0] == pytest.approx(0.001)
     assert rates[49] == pytest.approx(0.05)
     assert rates[99] == max(rates) == pytest.approx(0.1)
     assert rates[550] == pytest.approx(0.05)
     assert rates[325] == pytest.approx(0.05 * (1 + math.cos(math.pi / 4)))
     assert 0 < rates[-1] < 1e-6
-    assert learning_rate(0, 1, 0.1) == 0.1
+    assert Schedule(peak=0.1, warm_up=1, epochs=1).rate(0, 1) == 0.1
 
 
-@pytest.mark.parametrize("loss", ["supcon", "simclr"])
+def test_learning_rate_ends_at_its_share_of_the_peak() -> None:
+    schedule = Schedule("cosine", peak=0.8, end=1e-3, warm_up=0, epochs=1)
+    assert schedule.rate(99_999, 100_000) == pytest.approx(0.8e-3, rel=1e-3)
+
+
+def test_plateau_is_flat_then_decays_by_epoch_then_follows_a_cosine() -> None:
+    schedule = Schedule("plateau", peak=1e-4, end=0.1, warm_up=0, epochs=30)
+    rates = [schedule.rate(step, 7) for step in range(210)]
+    assert rates[:35] == [1e-4] * 35
+    for epoch in range(5, 20):
+        assert rates[7 * epoch : 7 * epoch + 7] == pytest.approx([1e-4 * 0.95 ** (epoch - 4)] * 7)
+    lowest = 1e-4 * 0.95**15
+    assert rates[140] == pytest.approx(lowest)
+    assert rates[175] == pytest.approx((lowest + 1e-5) / 2)
+    assert rates[-1] == pytest.approx(1e-5, rel=0.01)
+
+
+def test_constant_rate_stays_at_the_peak() -> None:
+    schedule = Schedule("constant", peak=0.2, warm_up=1, epochs=3)
+    assert [schedule.rate(step, 2) for step in range(6)] == [0.1, 0.2, 0.2, 0.2, 0.2, 0.2]
+
+
+@pytest.mark.parametrize(
+    "loss", ["supcon", "simclr", "vicreg", "supvicreg+ce", "supcon+0.5*simclr"]
+)
 def test_fit_lowers_the_loss_and_repeats_with_the_seed(loss: str) -> None:
-    config = FitConfig(loss=loss, sampling="cocktail", epochs=8, batch_size=50, temperature=0.5)
     events = two_classes()
+    config = configured(loss, epochs=4, temperature=0.5)
     first, result, split = train(config, events)
     again, same, _ = train(config, events)
-    _, short, _ = train(FitConfig(loss, "cocktail", 1, 50, 1e-4, 0.5), events)
+    _, short, _ = train(configured(loss, epochs=1, lr=1e-4, temperature=0.5), events)
     assert result == same
     assert result.validation_loss < short.validation_loss
     held_out = events.particles[split.validation]
-    assert np.array_equal(embed_events(first, held_out), embed_events(again, held_out))
+    one, other = (embed_events(model.encoder, held_out) for model in (first, again))
+    assert np.array_equal(one, other)
+
+
+def test_vae_learns_to_reconstruct() -> None:
+    events = two_classes()
+    _, result, _ = train(configured("vae", epochs=6), events, "vae")
+    losses = [epoch.validation_loss for epoch in result.history]
+    assert min(losses) < 0.8 * losses[0]
 
 
 def test_supervised_embedding_separates_the_classes() -> None:
     events = two_classes()
-    encoder, _, split = train(FitConfig(epochs=8, batch_size=50), events)
+    model, _, split = train(configured(sampling="balanced"), events)
     assert events.targets is not None
     parts = [(events.particles[i], events.targets[i]) for i in (split.train, split.validation)]
     (a, a_targets), (b, b_targets) = parts
+    encoder = model.encoder
     score = evaluate_linear(
         embed_events(encoder, a), a_targets, embed_events(encoder, b), b_targets
     )
@@ -73,51 +137,138 @@ def test_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch) -> 
     losses = iter([0.5, 0.1, 0.9, 0.1])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def validate(_self: object, model: torch.nn.Sequential) -> float:
-        seen.append({name: value.clone() for name, value in model[0].state_dict().items()})
+    def validate(_self: object, model: Model, _seed: int) -> float:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return next(losses)
 
-    monkeypatch.setattr("training.fit._Part.mean_loss", validate)
-    encoder, result, _ = train(FitConfig(epochs=4, batch_size=50), two_classes())
+    monkeypatch.setattr("training.fit.Part.mean_loss", validate)
+    model, result, _ = train(configured(epochs=4), two_classes())
     assert (result.best_epoch, result.validation_loss) == (2, 0.1)
-    kept = encoder.state_dict()
+    kept = model.state_dict()
     same = [all(torch.equal(kept[name], state[name]) for name in kept) for state in seen]
     assert same == [False, True, False, False]
 
 
+class StoppedError(Exception):
+    """What ends a training in the middle."""
+
+
+class FileKeeper:
+    """Keeps the state in a file, as the command does, and stops after some epochs."""
+
+    def __init__(self, path: Path, stop_after: int | None = None) -> None:
+        self.path, self.stop_after = path, stop_after
+
+    def load(self) -> dict[str, Any] | None:
+        return load_checkpoint(self.path)
+
+    def save(self, state: dict[str, Any], history: tuple[Epoch, ...]) -> None:
+        save_checkpoint(self.path, state)
+        if len(history) == self.stop_after:
+            raise StoppedError
+
+
+@pytest.mark.parametrize(
+    ("loss", "arch"),
+    [("supcon+simclr+ce", "mlp"), ("vae", "vae"), ("simclr", "transformer")],
+)
+def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(
+    loss: str, arch: str, tmp_path: Path
+) -> None:
+    events, config = two_classes(), configured(loss, epochs=3)
+    whole, result, _ = train(config, events, arch)
+    place = tmp_path / "checkpoint.pt"
+    with pytest.raises(StoppedError):
+        train(config, events, arch, FileKeeper(place, stop_after=2))
+    continued, same, _ = train(config, events, arch, FileKeeper(place))
+    assert same == result
+    assert [epoch.loss for epoch in same.history] == [epoch.loss for epoch in result.history]
+    state = continued.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())
+    _, finished, _ = train(config, events, arch, FileKeeper(place))
+    assert finished == result
+
+
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoint.pt"
+    assert load_checkpoint(place) is None
+    save_checkpoint(place, {"epoch": 3, "tensor": torch.ones(2)})
+    assert load_checkpoint(place) is not None
+    place.write_bytes(place.read_bytes()[:100])
+    with pytest.raises(ArtifactError, match=r"is damaged .* --fresh"):
+        load_checkpoint(place)
+    with pytest.raises(ArtifactError, match="cannot write the checkpoint"):
+        save_checkpoint(tmp_path / "missing" / "checkpoint.pt", {})
+
+
 def test_a_loss_that_is_not_finite_stops_training() -> None:
-    with pytest.raises(TrainingError, match="lower --lr") as caught:
-        train(FitConfig(epochs=2, batch_size=50, temperature=1e-44), two_classes())
+    with pytest.raises(TrainingError, match=r"at step 1 of .* lower --lr") as caught:
+        train(configured(temperature=1e-44), two_classes())
     assert caught.value.exit_code == 1
 
 
-def test_supcon_needs_labels_of_two_classes() -> None:
+@pytest.mark.parametrize("loss", ["supcon", "ce", "supvicreg", "simclr+0.1*ce"])
+def test_supervised_losses_need_labels_of_two_classes(loss: str) -> None:
     events = two_classes()
     unlabelled = EventSet(events.particles, None, (), "bkg.h5")
     with pytest.raises(ParameterError, match=r"bkg\.h5 has no .* use --loss simclr"):
-        train(FitConfig(batch_size=50), unlabelled)
-    with pytest.raises(ParameterError, match="--sampling balanced"):
-        train(FitConfig(loss="simclr", batch_size=50), unlabelled)
+        train(configured(loss), unlabelled)
     single = EventSet(events.particles, np.zeros(400, dtype=np.int64), (4,), None)
     with pytest.raises(SampleSizeError, match="only class 4"):
-        train(FitConfig(batch_size=50), single)
+        train(configured(loss), single)
+
+
+def test_balanced_sampling_needs_labels() -> None:
+    unlabelled = EventSet(two_classes().particles, None, (), "bkg.h5")
+    with pytest.raises(ParameterError, match="--sampling balanced"):
+        train(configured("simclr", sampling="balanced"), unlabelled)
+
+
+def test_resimulated_views_come_from_the_realisations() -> None:
+    events = two_classes()
+    again = np.repeat(events.particles[:, None], 3, axis=1)
+    again[:, :, 9, 0] *= 2
+    simulated = EventSet(events.particles, events.targets, events.classes, None, again)
+    config = configured("simclr", epochs=1, augment="resimulation")
+    _, plain, _ = train(config, events)
+    _, other, _ = train(config, simulated)
+    assert plain.history[0].step == other.history[0].step
+    assert plain.loss != other.loss
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"loss": "vicreg"},
-        {"epochs": 0},
+        {"loss": "barlow"},
+        {"sampling": "half"},
+        {"augment": "blur"},
         {"batch_size": 1},
-        {"lr": math.nan},
-        {"temperature": 0.0},
-        {"mask_probability": 1.0},
+        {"losses": LossConfig(temperature=0.0)},
+        {"losses": LossConfig(view_temperature=math.nan)},
+        {"weight_decay": -1.0},
         {"seed": -1},
     ],
 )
 def test_config_refuses_values_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(ParameterError, match="must be"):
         FitConfig(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "steps"}, {"peak": math.nan}, {"end": 2.0}, {"warm_up": 21.0}, {"epochs": 0}],
+)
+def test_schedule_refuses_values_out_of_range(wrong: dict[str, object]) -> None:
+    with pytest.raises(ParameterError, match="must be"):
+        Schedule(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_subset_is_drawn_only_from_many() -> None:
+    few = np.arange(10)
+    assert np.array_equal(draw_subset(few, 10), few)
+    drawn = draw_subset(np.arange(1000), 100)
+    assert len(np.unique(drawn)) == 100
+    assert np.array_equal(drawn, draw_subset(np.arange(1000), 100))
 
 
 def blobs(n: int, seed: int) -> tuple[FloatArray, IntArray]:

@@ -1,11 +1,19 @@
-"""The losses against double loops written from the papers, closed forms and symmetries."""
+"""Contrastive losses against double loops and closed forms; every loss at its limits."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from training.losses import nt_xent_loss, supcon_loss
+from training.losses import (
+    SIMCLR_TEMPERATURES,
+    nt_xent_loss,
+    supcon_loss,
+    supervised_vicreg_loss,
+    vae_loss,
+    vicreg_loss,
+)
 
 
 def unit(vector: torch.Tensor) -> list[float]:
@@ -100,3 +108,92 @@ def test_supcon_without_any_pair_is_zero_with_a_finite_gradient() -> None:
     assert float(loss.detach()) == 0
     assert z.grad is not None
     assert torch.isfinite(z.grad).all()
+
+
+def test_simclr_of_orthogonal_events_has_a_closed_form() -> None:
+    views = torch.eye(5, dtype=torch.float64)
+    for temperature in SIMCLR_TEMPERATURES.values():
+        expected = math.log(1 + 8 * math.exp(-1 / temperature))
+        assert float(nt_xent_loss(views, 3 * views, temperature)) == pytest.approx(expected)
+        supervised = supcon_loss(views.repeat(2, 1), torch.arange(5).repeat(2), temperature)
+        assert float(supervised) == pytest.approx(expected)
+
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+_SAME, _ALONE = torch.zeros(8, dtype=torch.int64), torch.arange(8)
+_LOSSES: dict[str, Loss] = {
+    "supcon, one class": lambda z: supcon_loss(z, _SAME, 0.01),
+    "supcon, one event a class": lambda z: supcon_loss(z, _ALONE, 0.01),
+    "nt_xent": lambda z: nt_xent_loss(z[:4], z[4:], 0.01),
+    "vicreg": lambda z: vicreg_loss(z[:4], z[4:]),
+    "supervised vicreg, one class": lambda z: supervised_vicreg_loss(z, _SAME),
+    "supervised vicreg, one event a class": lambda z: supervised_vicreg_loss(z, _ALONE),
+}
+
+
+@pytest.mark.parametrize("name", _LOSSES)
+@pytest.mark.parametrize("kind", ["normal", "identical", "zero", "opposite", "huge"])
+def test_degenerate_batches_have_finite_losses_and_gradients(name: str, kind: str) -> None:
+    z = normal(17, 8, 3).float()
+    batches = {
+        "identical": z[:1].repeat(8, 1),
+        "zero": torch.zeros(8, 3),
+        "opposite": torch.cat((z[:4], -z[:4])),
+        "huge": 1e8 * z,
+    }
+    batch = batches.get(kind, z).requires_grad_()
+    loss = _LOSSES[name](batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss)
+    assert batch.grad is not None
+    assert torch.isfinite(batch.grad).all()
+
+
+def test_a_batch_of_one_is_finite() -> None:
+    z = normal(18, 1, 3).requires_grad_()
+    one = torch.zeros(1, dtype=torch.int64)
+    loss = supcon_loss(z, one, 0.1) + nt_xent_loss(z, z, 0.1)
+    loss = loss + vicreg_loss(z, z) + supervised_vicreg_loss(z, one)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert z.grad is not None
+    assert torch.isfinite(z.grad).all()
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 0.5])
+def test_contrastive_losses_are_right_in_float32_and_under_autocast(temperature: float) -> None:
+    exact, targets = normal(19, 64, 16), torch.arange(64) % 4
+    z = exact.float()
+    for loss, reference in (
+        (supcon_loss(z, targets, temperature), supcon_loss(exact, targets, temperature)),
+        (
+            nt_xent_loss(z[:32], z[32:], temperature),
+            nt_xent_loss(exact[:32], exact[32:], temperature),
+        ),
+    ):
+        assert loss.dtype == torch.float32
+        assert float(loss) == pytest.approx(float(reference), rel=2e-5)
+    plain = supcon_loss(z, targets, temperature), nt_xent_loss(z[:32], z[32:], temperature)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = supcon_loss(z, targets, temperature), nt_xent_loss(z[:32], z[32:], temperature)
+    assert [float(value) for value in cast] == [float(value) for value in plain]
+
+
+def test_losses_of_half_precision_are_computed_in_float32() -> None:
+    z, targets = normal(20, 32, 8).bfloat16(), torch.arange(32) % 2
+    wide = z.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = [
+            supcon_loss(z, targets, 0.01),
+            nt_xent_loss(z[:16], z[16:], 0.01),
+            vicreg_loss(z[:16], z[16:]),
+            supervised_vicreg_loss(z, targets),
+            vae_loss(z[:, None], wide[:, None], z),
+        ]
+    full = [
+        supcon_loss(wide, targets, 0.01),
+        nt_xent_loss(wide[:16], wide[16:], 0.01),
+        vicreg_loss(wide[:16], wide[16:]),
+        supervised_vicreg_loss(wide, targets),
+        vae_loss(wide[:, None], wide[:, None], wide),
+    ]
+    assert [float(value) for value in half] == [float(value) for value in full]

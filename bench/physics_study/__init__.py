@@ -1,0 +1,1 @@
+"""A study: one TOML file to engines, measurements, tables and figures. See `bench-physics`."""

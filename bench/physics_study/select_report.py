@@ -1,0 +1,225 @@
+"""The ranking of a selection, and, apart from it, how well it foretells Z on signals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.physics_study.config import Study
+from bench.physics_study.drawing import new_figure, save, styles
+from bench.physics_study.jobs import left_out_jobs
+from bench.physics_study.pieces import pieces_of, read_piece
+from bench.physics_study.report import find
+from bench.physics_study.selection import Agreement, Ranked, agreement, rank_recipes
+from bench.physics_study.store import Store, write_text
+from bench.physics_study.summary import Row, rows_of
+from bench.physics_study.tables import csv_text, markdown, plus_minus, results_csv
+from engines.errors import ArtifactError
+
+__all__ = ["write_selection"]
+
+_TEXT = """\
+# Selection by left-out processes
+
+Each recipe is trained without one background process, which is then sought in background without
+it, in windows of {test.window} events. Z: median over {test.windows} windows, mean over the
+fractions {percents} %. Score: mean over processes and training seeds ± standard deviation over
+seeds. Mean rank: over processes and fractions, 1 is best. No signal enters this ranking.
+
+"""
+_CHECK_TEXT = """\
+
+# Not used for the choice: Z on the signals
+
+Median Z of encoders trained on all processes, mean over fractions and seeds ± standard deviation
+over seeds. Spearman: rank correlation with the ranking above, over recipes; in brackets the 68 %
+interval from recipes and their seeds drawn anew, which noise pulls towards 0; p by permuting the
+recipes.
+
+"""
+
+
+@dataclass(frozen=True)
+class _OnSignals:
+    """Z on one signal, or on their mean: recipe to the value of each seed."""
+
+    name: str
+    z: dict[tuple[str, int], list[float]]
+
+
+def write_selection(study: Study) -> Path:
+    """Write ranking, tables and figure; return the Markdown file.
+
+    Raises:
+        ArtifactError: if no recipe has been measured with every process left out.
+    """
+    store = Store(study.folder)
+    store.prepare()
+    rows = _left_out_rows(study, store)
+    ranked = rank_recipes(rows)
+    if not ranked:
+        msg = f"{study.folder} holds no complete recipe yet; bench-physics select makes them"
+        raise ArtifactError(msg)
+    on_signals = _on_signals(study, find(study, store).rows, ranked)
+    agreements = {part.name: _agreement(ranked, part) for part in on_signals}
+    text = _ranking(study, ranked)
+    if on_signals:
+        text += _CHECK_TEXT + _check(ranked, on_signals, agreements)
+        _draw(ranked, on_signals, agreements, store.folder / "figures" / "selection.png")
+    folder = store.folder / "tables"
+    write_text(folder / "selection.csv", csv_text([_flat(item) for item in ranked]))
+    write_text(folder / "selection-results.csv", results_csv(rows))
+    write_text(folder / "selection.md", text)
+    return folder / "selection.md"
+
+
+def _left_out_rows(study: Study, store: Store) -> list[Row]:
+    rows = []
+    for job in left_out_jobs(study):
+        (piece,) = pieces_of(study, job)
+        record = read_piece(piece, store)
+        if record is not None:
+            rows += rows_of(study, job, record, None)
+    return rows
+
+
+def _recipe(recipe: tuple[str, int]) -> list[str]:
+    return [recipe[0], str(recipe[1])]
+
+
+def _ranking(study: Study, ranked: Sequence[Ranked]) -> str:
+    processes = list(ranked[0].by_process)
+    test = study.selection.test if study.selection else study.test
+    percents = ", ".join(f"{100 * fraction:g}" for fraction in test.fractions)
+    rows = [
+        [
+            str(place),
+            *_recipe(item.recipe),
+            str(item.n_seeds),
+            plus_minus(item.score, item.seeds_std, 2),
+            f"{item.mean_rank:.1f}",
+            *(f"{item.by_process[process]:.1f}" for process in processes),
+        ]
+        for place, item in enumerate(ranked, 1)
+    ]
+    heads = ["rank", "embedding", "D", "seeds", "score", "mean rank"]
+    table = markdown([*heads, *(f"{process} left out" for process in processes)], rows)
+    return _TEXT.format(test=test, percents=percents) + table
+
+
+def _flat(item: Ranked) -> dict[str, str | int | float]:
+    return {
+        "encoder": item.recipe[0],
+        "dim": item.recipe[1],
+        "seeds": item.n_seeds,
+        "score": item.score,
+        "score_seeds_std": item.seeds_std,
+        "mean_rank": item.mean_rank,
+        **{f"z_{process}": z for process, z in item.by_process.items()},
+    }
+
+
+def _on_signals(study: Study, rows: Sequence[Row], ranked: Sequence[Ranked]) -> list[_OnSignals]:
+    """Return the mean over signals first, then each signal, of recipes that were ranked."""
+    known = {item.recipe for item in ranked}
+    signals = list(study.data.signals)
+    wanted = len(study.test.fractions)
+    table: dict[tuple[str, int], dict[int, dict[str, list[float]]]] = {}
+    for row in rows:
+        if (row.encoder, row.dim) in known:
+            seeds = table.setdefault((row.encoder, row.dim), {})
+            seeds.setdefault(row.seed, {}).setdefault(row.signal, []).append(row.z)
+    by_seed = {
+        recipe: [
+            {signal: sum(z) / wanted for signal, z in values.items()}
+            for values in seeds.values()
+            if set(values) == set(signals)
+        ]
+        for recipe, seeds in table.items()
+    }
+    by_seed = {recipe: values for recipe, values in by_seed.items() if values}
+    if not by_seed:
+        return []
+    mean = {
+        recipe: [sum(z.values()) / len(z) for z in values] for recipe, values in by_seed.items()
+    }
+    return [
+        _OnSignals("all signals", mean),
+        *(
+            _OnSignals(
+                name, {recipe: [z[name] for z in values] for recipe, values in by_seed.items()}
+            )
+            for name in signals
+        ),
+    ]
+
+
+def _agreement(ranked: Sequence[Ranked], part: _OnSignals) -> Agreement | None:
+    both = [item for item in ranked if item.recipe in part.z]
+    return agreement([item.by_seed for item in both], [part.z[item.recipe] for item in both])
+
+
+def _check(
+    ranked: Sequence[Ranked],
+    parts: Sequence[_OnSignals],
+    agreements: dict[str, Agreement | None],
+) -> str:
+    rows = [
+        [str(place), *_recipe(item.recipe), *(_z(part.z.get(item.recipe)) for part in parts)]
+        for place, item in enumerate(ranked, 1)
+    ]
+    rows.append(["", "Spearman", "", *(_spearman(agreements[part.name]) for part in parts)])
+    return markdown(["rank above", "embedding", "D", *(part.name for part in parts)], rows)
+
+
+def _z(values: Sequence[float] | None) -> str:
+    if not values:
+        return "-"
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return plus_minus(mean, math.nan, 2)
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return plus_minus(mean, math.sqrt(variance), 2)
+
+
+def _spearman(found: Agreement | None) -> str:
+    if found is None:
+        return "fewer than four recipes"
+    return f"{found.spearman:.2f} ({found.low:.2f}, {found.high:.2f}), p = {found.p_value:.2g}"
+
+
+def _draw(
+    ranked: Sequence[Ranked],
+    parts: Sequence[_OnSignals],
+    agreements: dict[str, Agreement | None],
+    path: Path,
+) -> None:
+    """Draw Z on signals against the score, a panel each; bars are the spread over seeds."""
+    chosen = styles([f"{name} D {dim}" for name, dim in (item.recipe for item in ranked)])
+    with new_figure(1.0 + 2.9 * len(parts), 4.4) as figure:
+        panels = figure.subplots(1, len(parts), squeeze=False)[0]
+        for axes, part in zip(panels, parts, strict=True):
+            for item in ranked:
+                z = part.z.get(item.recipe)
+                if z:
+                    label = f"{item.recipe[0]} D {item.recipe[1]}"
+                    style = chosen[label]
+                    mean = sum(z) / len(z)
+                    axes.errorbar(
+                        item.score,
+                        mean,
+                        xerr=0.0 if math.isnan(item.seeds_std) else item.seeds_std,
+                        yerr=[[mean - min(z)], [max(z) - mean]],
+                        color=style.colour,
+                        marker=style.marker,
+                        markersize=5,
+                        label=label,
+                    )
+            axes.set(xlabel="score by left-out processes", title=part.name)
+            axes.set_title(f"{part.name}\nSpearman {_spearman(agreements[part.name])}", fontsize=8)
+        panels[0].set_ylabel("median Z (not used for the choice)")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8
+        )
+        save(figure, path)

@@ -1,0 +1,166 @@
+"""From t to Z and power: one row for each engine, signal and fraction, and one over its seeds.
+
+Two conventions of Z stand side by side, and neither is exact where no toy reaches:
+
+    z        Phi^-1(1 - p) with p from a chi-square of the toys' mean: an extrapolation
+    z_toys   the same with p = (k + 1) / (n_toys + 1): never above `z_cap`
+    spreads  (t - mean of the toys) / their standard deviation: no law is assumed
+
+Power at n sigma is the share of windows with z >= n.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from bench.physics_study.config import Study
+from bench.physics_study.jobs import EngineJob, sample_facts
+from engines.nplm import NullDistribution, z_score
+from engines.types import Float64Array
+
+__all__ = ["SIGMAS", "OverSeeds", "Row", "cell_values", "over_seeds", "rows_of"]
+
+SIGMAS = (1, 2, 3)
+_BAND = (0.16, 0.5, 0.84)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine, one signal, one fraction: medians with the 68 % band over windows.
+
+    Attributes:
+        training: `seen` or `held out` where the encoder's training saw signals, else empty.
+        chi2_ks_p: smallest over the divisions, of the toys against the fitted chi-square.
+    """
+
+    encoder: str
+    dim: int
+    seed: int
+    signal: str
+    fraction: float
+    windows: int
+    z: float
+    z_low: float
+    z_high: float
+    z_toys: float
+    z_cap: float
+    spreads: float
+    power_1: float
+    power_2: float
+    power_3: float
+    t: float
+    null_mean: float
+    null_std: float
+    chi2_ks_p: float
+    accuracy: float
+    accuracy_error: float
+    training: str = ""
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """The rows of one recipe's seeds together.
+
+    Attributes:
+        row: the mean of every number over seeds.
+        spread: standard deviation over seeds of every number; nan with one seed.
+        n_seeds: how many.
+    """
+
+    row: Row
+    spread: dict[str, float]
+    n_seeds: int
+
+
+def cell_values(
+    record: dict[str, Any], signal: str, fraction: float
+) -> Iterator[tuple[NullDistribution, Float64Array]]:
+    """Yield null and windows' t of every division of a record of `measure_windows`."""
+    for division in record["divisions"]:
+        null = NullDistribution(np.array(division["toys"]))
+        for cell in division["cells"]:
+            if cell["signal"] == signal and math.isclose(cell["fraction"], fraction):
+                yield null, np.array(cell["t"])
+
+
+def rows_of(
+    study: Study, job: EngineJob, record: dict[str, Any], accuracy: dict[str, Any] | None
+) -> list[Row]:
+    """Return the rows of one engine's record."""
+    known = (accuracy or {}).get("accuracy") or {}
+    cells = [(cell["signal"], cell["fraction"]) for cell in record["divisions"][0]["cells"]]
+    return [
+        Row(
+            encoder=job.encoder.name,
+            dim=record["dim"],
+            seed=job.seed,
+            signal=signal,
+            fraction=fraction,
+            **_numbers(list(cell_values(record, signal, fraction))),
+            accuracy=known.get("accuracy", math.nan),
+            accuracy_error=known.get("error", math.nan),
+            training=_training(study, job, record, signal),
+        )
+        for signal, fraction in cells
+    ]
+
+
+def _numbers(values: Sequence[tuple[NullDistribution, Float64Array]]) -> dict[str, Any]:
+    z = _joined([z_score(null.chi2_p_value(x)) for x in t] for null, t in values)
+    low, median, high = np.quantile(z, _BAND)
+    nulls = [null for null, _ in values]
+    return {
+        "windows": len(z),
+        "z": float(median),
+        "z_low": float(low),
+        "z_high": float(high),
+        "z_toys": float(np.median(_joined([null.z_score(x) for x in t] for null, t in values))),
+        "z_cap": max(z_score(null.resolution) for null in nulls),
+        "spreads": float(np.median(_joined((t - null.mean) / null.std for null, t in values))),
+        **{f"power_{sigma}": float((z >= sigma).mean()) for sigma in SIGMAS},
+        "t": float(np.median(_joined(t for _, t in values))),
+        "null_mean": float(np.mean([null.mean for null in nulls])),
+        "null_std": float(np.mean([null.std for null in nulls])),
+        "chi2_ks_p": min(null.chi2_ks_p for null in nulls),
+    }
+
+
+def _joined(parts: Iterable[Sequence[float] | Float64Array]) -> Float64Array:
+    return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
+
+
+def _training(study: Study, job: EngineJob, record: dict[str, Any], signal: str) -> str:
+    """Say whether training saw this signal, or only others, going by the engine's own facts."""
+    trained = {sample["content_id"] for sample in record["engine"]["trained_on"]}
+    files = {
+        name: sample_facts(source).content_id
+        for name, source in {**study.data.signals, **study.data.training_signals}.items()
+    }
+    seen = {name for name, content in files.items() if content in trained}
+    seen |= set(job.encoder.signals)
+    if not seen:
+        return ""
+    return "seen" if signal in seen else "held out"
+
+
+def over_seeds(rows: Iterable[Row]) -> list[OverSeeds]:
+    """Return the rows of equal encoder, dimension, signal and fraction as one, in their order."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.encoder, row.dim, row.signal, row.fraction), []).append(row)
+    return [_together(group) for group in groups.values()]
+
+
+def _together(rows: Sequence[Row]) -> OverSeeds:
+    numbers = [field.name for field in fields(Row) if field.type in ("float", float)]
+    values = {name: np.array([getattr(row, name) for row in rows]) for name in numbers}
+    first = asdict(rows[0])
+    mean = {name: float(value.mean()) for name, value in values.items() if name != "fraction"}
+    spread = {
+        name: float(value.std(ddof=1)) if len(rows) > 1 else math.nan
+        for name, value in values.items()
+    }
+    return OverSeeds(Row(**{**first, **mean}), spread, len(rows))

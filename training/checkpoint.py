@@ -1,0 +1,55 @@
+"""The state of a training in one file, written whole or not at all.
+
+It holds tensors, numbers, strings and containers of them, which `torch.load` reads without
+unpickling any code.
+"""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engines.errors import ArtifactError
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write the state; a kill at any time leaves the older file or the new one, both complete.
+
+    Raises:
+        ArtifactError: if it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as exc:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        msg = (
+            f"cannot write the checkpoint {path} ({exc}); make space and start again: training "
+            "continues from the last epoch that was written"
+        )
+        raise ArtifactError(msg) from exc
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return the state on the CPU, or None if there is no file.
+
+    Raises:
+        ArtifactError: if the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
+        reason = str(exc).strip().partition("\n")[0]
+        msg = f"the checkpoint {path} is damaged ({reason}); train anew with --fresh"
+        raise ArtifactError(msg) from exc
+    return state

@@ -1,0 +1,182 @@
+"""The run folder: what a training was asked, how it went, and where to continue.
+
+- config.toml: the options, usable as `train-encoder --config`
+- metrics.csv: one row for each epoch
+- tensorboard/: the same, if tensorboard is installed
+- checkpoint.pt: the state after the last epoch
+- loss.png: the losses
+- embedding.png: the held-out embedding by process
+"""
+
+import csv
+import importlib.util
+import io
+import json
+import shutil
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from engines.artifact import SampleFacts
+from engines.errors import ArtifactError, MismatchError
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.fit_config import Epoch
+
+__all__ = ["RunFolder", "write_toml"]
+
+_CONFIG, _METRICS, _CHECKPOINT, _SCALARS = (
+    "config.toml",
+    "metrics.csv",
+    "checkpoint.pt",
+    "tensorboard",
+)
+_PICTURES = ("loss.png", "embedding.png")
+#: Options that say where things are or how they are computed, not what is trained.
+_FREE = ("output", "run-dir", "device", "threads", "compile")
+
+
+class RunFolder:
+    """A folder that one training writes into; implements `training.fit_config.Keeper`.
+
+    Args:
+        path: the folder; made if it is not there.
+        settings: the options of this training, by name.
+        samples: the events it reads.
+        writes: whether this process may write; of several under torchrun only the first does.
+
+    Raises:
+        MismatchError: if the folder holds a training with other options or other events.
+        ArtifactError: if it cannot be written, or what it holds is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        samples: Sequence[SampleFacts],
+        *,
+        writes: bool = True,
+    ) -> None:
+        """Compare with what is there; write the options if nothing is."""
+        self.path, self._writes = path, writes
+        self._settings, self._samples = dict(settings), [asdict(sample) for sample in samples]
+        self._scalars: Any = None
+        self._check_config()
+        if writes:
+            self._write(_CONFIG, write_toml(self._settings))
+
+    @staticmethod
+    def clear(path: Path) -> None:
+        """Remove what an earlier training left in a folder, and only that."""
+        for name in (_CONFIG, _METRICS, _CHECKPOINT, *_PICTURES):
+            (path / name).unlink(missing_ok=True)
+        shutil.rmtree(path / _SCALARS, ignore_errors=True)
+
+    def _check_config(self) -> None:
+        """Refuse a folder of another training, naming the first option that differs."""
+        place = self.path / _CONFIG
+        if not place.exists():
+            return
+        try:
+            found = tomllib.loads(place.read_text())
+        except (OSError, ValueError) as exc:
+            msg = f"cannot read {place} ({exc}); train anew with --fresh"
+            raise ArtifactError(msg) from exc
+        wanted = tomllib.loads(write_toml(self._settings))
+        for name in (*wanted, *found):
+            if name not in _FREE and wanted.get(name) != found.get(name):
+                msg = (
+                    f"the run folder {self.path} holds a training with {name} "
+                    f"{_shown(found.get(name))}; this one has {_shown(wanted.get(name))}; name "
+                    "another folder with --run-dir, or replace that training with --fresh"
+                )
+                raise MismatchError(msg)
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.part"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text)
+            temporary.replace(self.path / name)
+        except OSError as exc:
+            msg = f"cannot write {self.path / name} ({exc.strerror or exc}); choose --run-dir"
+            raise ArtifactError(msg) from exc
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state of the last epoch, or None before the first.
+
+        Raises:
+            MismatchError: if a file of events has changed since.
+        """
+        state = load_checkpoint(self.path / _CHECKPOINT)
+        if state is None:
+            return None
+        for found, wanted in zip(state["samples"], self._samples, strict=True):
+            if found["content_id"] != wanted["content_id"]:
+                msg = (
+                    f"the run folder {self.path} holds a training on another {found['name']}, "
+                    "whose content has changed since; train anew with --fresh"
+                )
+                raise MismatchError(msg)
+        return state
+
+    def epochs_done(self) -> int:
+        """Return how many epochs are behind the checkpoint."""
+        state = self.load()
+        return 0 if state is None else len(state["history"])
+
+    def save(self, state: dict[str, Any], history: tuple[Epoch, ...]) -> None:
+        """Keep the state after an epoch, then its metrics."""
+        if not self._writes:
+            return
+        save_checkpoint(self.path / _CHECKPOINT, {**state, "samples": self._samples})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in history)
+        self._write(_METRICS, text.getvalue())
+        self._add_scalars(history[-1])
+
+    def _add_scalars(self, epoch: Epoch) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            return
+        if self._scalars is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._scalars = SummaryWriter(str(self.path / _SCALARS), purge_step=epoch.epoch)
+        for name, value in asdict(epoch).items():
+            if name not in ("epoch", "step"):
+                self._scalars.add_scalar(name, value, epoch.epoch)
+        self._scalars.flush()
+
+    def close(self) -> None:
+        """Release the TensorBoard file."""
+        if self._scalars is not None:
+            self._scalars.close()
+            self._scalars = None
+
+
+def write_toml(settings: Mapping[str, Any]) -> str:
+    """Return flat options as TOML; those that are None are left out.
+
+    >>> print(write_toml({"dim": 4, "loss": "supcon", "heads": None, "lr_end": 1e-3}), end="")
+    dim = 4
+    loss = "supcon"
+    lr-end = 0.001
+    """
+    return "".join(
+        f"{name.replace('_', '-')} = {_shown(value)}\n"
+        for name, value in settings.items()
+        if value is not None
+    )
+
+
+def _shown(value: object) -> str:
+    """Return a value as TOML writes it."""
+    if value is None:
+        return "no value"
+    if isinstance(value, Collection) and not isinstance(value, str):
+        return f"[{', '.join(map(_shown, value))}]"
+    return json.dumps(value, ensure_ascii=False) if not isinstance(value, float) else repr(value)
