@@ -14,8 +14,8 @@ from training.augment import parse_augmentations
 from training.data import EventSet
 from training.distributed import ALONE, Group, open_group
 from training.encoders import EncoderConfig, build_model
+from training.networks.preprocess import measure_scaling
 from training.objective import LossConfig, parse_objective
-from training.preprocess import measure_scaling
 from training.views import BatchLoss, Part, Precision
 
 LOSS = "supcon+simclr+vicreg+ce"

@@ -14,12 +14,12 @@ from torch import nn
 
 from engines.errors import ParameterError
 from engines.events import N_FEATURES, N_OBJECTS
-from training.backbones import KinematicsEncoder, MLPEncoder
-from training.heads import HEADS, make_head
-from training.physics_quantities import PhysicsQuantities, check_keep
-from training.preprocess import InputConfig, Preprocess, Scaling
-from training.transformer import VICREG_HEADS, TransformerEncoder, choose_heads
-from training.vae import VAE_LATENT, VAEDecoder, VAEEncoder, sample_latent
+from training.networks.backbones import KinematicsEncoder, MLPEncoder
+from training.networks.heads import HEADS, make_head
+from training.networks.physics_quantities import PhysicsQuantities, check_keep
+from training.networks.preprocess import InputConfig, Preprocess, Scaling
+from training.networks.transformer import VICREG_HEADS, TransformerEncoder, choose_heads
+from training.networks.vae import VAE_LATENT, VAEDecoder, VAEEncoder, sample_latent
 
 __all__ = [
     "ARCHITECTURES",

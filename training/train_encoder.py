@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.command import CommandParser, positive_float, positive_int, run_command
-from training.recipes import describe_recipes
+from training.run.recipes import describe_recipes
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training.run_training import train
+    from training.run.train import train
 
     train(options)
 

@@ -17,8 +17,8 @@ from engines.types import FloatArray
 from training.encoders import Encoder, EncoderConfig, build_model
 from training.evaluate import embed_events
 from training.export import PARITY_TOLERANCE, check_output_path, export_encoder
-from training.physics_quantities import KEEP_NAMES
-from training.preprocess import InputConfig, measure_scaling
+from training.networks.physics_quantities import KEEP_NAMES
+from training.networks.preprocess import InputConfig, measure_scaling
 
 PLAIN_OPERATORS = {
     *("Add", "Sub", "Mul", "Div", "Log", "Sin", "Cos", "Greater", "Cast", "Gather", "Slice"),

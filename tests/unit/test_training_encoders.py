@@ -8,8 +8,8 @@ from engines.errors import ParameterError
 from engines.types import FloatArray
 from training.augment import rotate_to_met
 from training.encoders import ARCHITECTURES, UNTRAINED, EncoderConfig, Model, build_model
-from training.heads import HEADS, DinoHead, make_head
-from training.preprocess import InputConfig, Preprocess, measure_scaling
+from training.networks.heads import HEADS, DinoHead, make_head
+from training.networks.preprocess import InputConfig, Preprocess, measure_scaling
 
 TRAINED = [arch for arch in ARCHITECTURES if arch not in UNTRAINED]
 TRANSFORMERS = ["transformer", "vicreg-transformer"]

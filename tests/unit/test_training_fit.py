@@ -10,14 +10,14 @@ import torch
 
 from engines.errors import ArtifactError, ParameterError, SampleSizeError, TrainingError
 from engines.types import FloatArray, IntArray
-from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import EventSet
 from training.encoders import EncoderConfig, Model, build_model
 from training.evaluate import draw_subset, embed_events, evaluate_linear
 from training.fit import fit
 from training.fit_config import Epoch, FitConfig, FitResult, Keeper
+from training.networks.preprocess import measure_scaling
 from training.objective import LossConfig, parse_objective
-from training.preprocess import measure_scaling
+from training.run.checkpoint import load_checkpoint, save_checkpoint
 from training.schedule import Schedule
 from training.splits import Split, split_events
 

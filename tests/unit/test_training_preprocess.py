@@ -6,8 +6,8 @@ import torch
 
 from engines.errors import ParameterError
 from engines.types import AnyArray, Float64Array, FloatArray
-from training.physics_quantities import KEEP_NAMES, PhysicsQuantities, check_keep
-from training.preprocess import InputConfig, Preprocess, measure_scaling
+from training.networks.physics_quantities import KEEP_NAMES, PhysicsQuantities, check_keep
+from training.networks.preprocess import InputConfig, Preprocess, measure_scaling
 
 
 def make_events(n: int = 64, seed: int = 0) -> FloatArray:

@@ -3,7 +3,7 @@
 import pytest
 
 from engines.errors import ParameterError
-from training.recipes import DEFAULT_RECIPES, RECIPES, describe_recipes, resolve
+from training.run.recipes import DEFAULT_RECIPES, RECIPES, describe_recipes, resolve
 from training.train_encoder import main
 
 

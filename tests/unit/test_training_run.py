@@ -13,8 +13,8 @@ from engines.artifact import SampleFacts
 from engines.errors import ArtifactError, MismatchError, ParameterError
 from training.distributed import Group, open_group
 from training.fit_config import Epoch
-from training.run_folder import RunFolder, write_toml
-from training.run_pictures import draw_embedding, draw_losses
+from training.run.folder import RunFolder, write_toml
+from training.run.pictures import draw_embedding, draw_losses
 from training.views import choose_precision
 
 SETTINGS = {"events": ["a.h5"], "output": "d4.onnx", "dim": 4, "lr": 1e-3, "heads": None}

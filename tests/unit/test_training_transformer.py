@@ -6,9 +6,9 @@ import torch
 
 from engines.types import FloatArray
 from training.encoders import EncoderConfig, Model, Outputs, build_model
-from training.packing import PackedTokens
-from training.preprocess import measure_scaling
-from training.transformer import VICREG_HEADS, TransformerEncoder
+from training.networks.packing import PackedTokens
+from training.networks.preprocess import measure_scaling
+from training.networks.transformer import VICREG_HEADS, TransformerEncoder
 
 TRANSFORMERS = ["transformer", "vicreg-transformer"]
 

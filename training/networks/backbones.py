@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from engines.events import N_OBJECTS
-from training.heads import linear_block
+from training.networks.heads import linear_block
 
 __all__ = ["KinematicsEncoder", "MLPEncoder"]
 

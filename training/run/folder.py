@@ -21,8 +21,8 @@ from typing import Any
 
 from engines.artifact import SampleFacts
 from engines.errors import ArtifactError, MismatchError
-from training.checkpoint import load_checkpoint, save_checkpoint
 from training.fit_config import Epoch
+from training.run.checkpoint import load_checkpoint, save_checkpoint
 
 __all__ = ["RunFolder", "write_toml"]
 

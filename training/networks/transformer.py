@@ -11,7 +11,7 @@ from torch import nn
 
 from engines.errors import ParameterError
 from engines.events import N_OBJECTS
-from training.packing import DenseTokens, PackedTokens
+from training.networks.packing import DenseTokens, PackedTokens
 
 __all__ = ["VICREG_HEADS", "TransformerEncoder", "choose_heads"]
 

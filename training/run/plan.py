@@ -11,9 +11,9 @@ from engines.events import EventRange
 from training.augment import parse_augmentations
 from training.encoders import UNTRAINED, EncoderConfig
 from training.fit_config import FitConfig
+from training.networks.preprocess import InputConfig
 from training.objective import LossConfig, Objective, parse_objective
-from training.preprocess import InputConfig
-from training.recipes import resolve
+from training.run.recipes import resolve
 from training.schedule import Schedule
 from training.splits import check_reserve
 

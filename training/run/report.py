@@ -7,7 +7,7 @@ from engines.artifact import SampleFacts
 from training.data import EventSet
 from training.evaluate import MAX_EVENTS, LinearEvaluation
 from training.fit_config import FitResult
-from training.plan import Plan
+from training.run.plan import Plan
 from training.splits import Split
 
 __all__ = ["describe_evaluation", "describe_events", "describe_fit", "warn_of_little"]

@@ -24,11 +24,11 @@ from training.evaluate import LinearEvaluation, draw_subset, embed_events, evalu
 from training.export import check_output_path, export_encoder
 from training.fit import fit
 from training.fit_config import FitResult, Running
+from training.networks.preprocess import measure_scaling
 from training.objective import check_labels
-from training.plan import Plan
-from training.preprocess import measure_scaling
-from training.report import describe_evaluation, describe_events, describe_fit, warn_of_little
-from training.run_folder import RunFolder
+from training.run.folder import RunFolder
+from training.run.plan import Plan
+from training.run.report import describe_evaluation, describe_events, describe_fit, warn_of_little
 from training.splits import Split, fold_splits, reserve_events, split_events
 from training.views import choose_precision
 
@@ -178,7 +178,7 @@ def _evaluate(
 def _draw(
     plan: Plan, events: EventSet, drawn: np.ndarray, embeddings: np.ndarray, result: FitResult
 ) -> None:
-    from training.run_pictures import draw_embedding, draw_losses
+    from training.run.pictures import draw_embedding, draw_losses
 
     draw_losses(result.history, plan.run_dir / "loss.png")
     targets = None if events.targets is None else events.targets[drawn][:_MOST_DRAWN]

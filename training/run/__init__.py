@@ -1,0 +1,1 @@
+"""One training: its options, its folder, what it prints and draws."""
