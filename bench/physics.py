@@ -35,10 +35,12 @@ A study is one TOML file; paths in it are relative to it.
   [train]               dims, seeds, events, [train.options]: defaults of all encoders
   [[encoders]]          name, options = {any of train-encoder}, dims, seeds, events, extra, signals;
                         or files = [engines that exist, one a seed]
-  [test]                window, fractions, windows, splits, toys, n_ref, seed
+  [test]                window, fractions (0 counts false alarms), windows, splits, toys, n_ref,
+                        seed
   [blackbox]            encoders, signals, fraction, window, splits, references, toys, n_ref, seed
   [map]                 encoders, signals, fraction, least_f, method (umap or pca)
-  [select]              processes, encoders, and the keys of [test]"""
+  [select]              processes, encoders (of those that learn from no signal), and the keys of
+                        [test]"""
 
 
 def _parser(name: str, text: str) -> CommandParser:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines.command import CommandParser, positive_int, run_command
 from engines.events import EventRange
 from engines.samples import SIGNALS, sample_path
+
+if TYPE_CHECKING:
+    from engines.artifact import EngineFacts
 
 __all__ = ["main"]
 
@@ -82,7 +85,10 @@ def _run(options: argparse.Namespace) -> None:
     options.signals = options.signals or [EventRange(sample_path(name)) for name in SIGNALS]
     if options.json is not None:
         check_writable(options.json)
+    _check_disjoint(options.calibration, options.test)
     engines = {path.stem: open_engine(path, threads=options.threads) for path in options.engine}
+    for name, engine in engines.items():
+        _check_unseen(name, engine.facts, options)
     with TemporaryDirectory() as folder:
         for name, path in make_baselines(options.calibration, Path(folder)).items():
             engines[name] = open_engine(path, threads=options.threads)
@@ -100,6 +106,31 @@ def _run(options: argparse.Namespace) -> None:
             for name, engine in engines.items()
         }
         _save(options, results, facts)
+
+
+def _check_disjoint(calibration: EventRange, test: EventRange) -> None:
+    from engines.artifact import SampleFacts
+    from engines.errors import MismatchError
+
+    shared = SampleFacts.of(calibration).overlap(SampleFacts.of(test))
+    if shared:
+        msg = (
+            f"--calibration and --test must share no events; {calibration} and {test} share "
+            f"{shared}; choose ranges apart"
+        )
+        raise MismatchError(msg)
+
+
+def _check_unseen(name: str, facts: "EngineFacts", options: argparse.Namespace) -> None:
+    """Refuse events that an encoder was trained on, be they background or signal."""
+    from bench.physics_study.embedded import check_unseen
+    from engines.errors import MismatchError
+
+    try:
+        check_unseen(facts, [options.calibration, options.test, *options.signals])
+    except MismatchError as exc:
+        msg = f"{name}: {exc}"
+        raise MismatchError(msg) from exc
 
 
 def _measure(embed: Any, options: argparse.Namespace) -> dict[str, Any]:  # noqa: ANN401

@@ -38,19 +38,20 @@ def _parser() -> CommandParser:
         help="event files with labels to compare with",
     )
     add("--plot", type=Path, metavar="FILE.png", help="draw the distributions and their ratio")
-    add("--json", type=Path, metavar="FILE.json", help="save the numbers")
+    add("--json", type=Path, metavar="FILE.json", help="save numbers and files")
     return parser
 
 
 def _compare(options: argparse.Namespace) -> None:
     from bench.simulation_agreement import compare_processes, describe
+    from bench.simulation_files import describe_files
     from bench.stamp import save_record
 
     compared = compare_processes(options.simulated, options.reference)
     sys.stdout.write(describe(compared))
     if options.json is not None:
         files = {"simulated": options.simulated, "reference": options.reference}
-        settings = {name: [path.name for path in paths] for name, paths in files.items()}
+        settings = describe_files(files)
         processes = [process.record() for process in compared]
         save_record(options.json, "bench-simulation", settings, processes=processes)
     if options.plot is not None:

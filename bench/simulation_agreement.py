@@ -1,5 +1,6 @@
 """How well two samples of events agree, distribution by distribution."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,9 +73,17 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """Probability of a larger chi-square if both samples follow one distribution."""
+        """Probability of a larger chi-square if both samples follow one distribution.
+
+        It is nan where there are too few events for a chi-square.
+        """
         value, freedom = self.chi2
-        return float(stats.chi2.sf(value, freedom)) if freedom else 1.0
+        return float(stats.chi2.sf(value, freedom)) if freedom else math.nan
+
+    @property
+    def p_text(self) -> str:
+        """The p-value for a table or picture."""
+        return f"{self.p_value:.2g}" if self.chi2[1] else "too few"
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class ProcessComparison:
             distributions[comparison.of.name] = {
                 "chi2": round(value, 3),
                 "ndf": freedom,
-                "p_value": round(comparison.p_value, 5),
+                "p_value": round(comparison.p_value, 5) if freedom else None,
             }
         sizes = {"n_simulated": self.n_simulated, "n_reference": self.n_reference}
         return {"process": self.name, "label": self.label, **sizes, "distributions": distributions}
@@ -164,9 +173,8 @@ def describe(compared: Sequence[ProcessComparison]) -> str:
         cells = []
         for comparison in process.comparisons:
             value, freedom = comparison.chi2
-            cells.append(
-                f"{value / freedom:.2f} ({comparison.p_value:.2g})" if freedom else "too few"
-            )
+            p_text = comparison.p_text
+            cells.append(f"{value / freedom:.2f} ({p_text})" if freedom else p_text)
         sizes = f"{process.n_simulated} / {process.n_reference}"
         lines.append(f"| {process.name} | {sizes} | {' | '.join(cells)} |")
     p_values = [c.p_value for process in compared for c in process.comparisons if c.chi2[1]]

@@ -78,6 +78,6 @@ def _draw_panel(axes: Axes, comparison: Comparison) -> None:
         axes.set_xlim(edges[shown[0]], edges[shown[-1] + 1])
     axes.set_ylim(*_LIMITS)
     axes.tick_params(labelsize=7)
-    p_value = comparison.p_value
-    colour = _BAD if p_value < 0.01 else _BAND
-    axes.set_title(f"p = {p_value:.2g}", fontsize=7, loc="right", pad=1.5, color=colour)
+    text = f"p = {comparison.p_text}" if comparison.chi2[1] else comparison.p_text
+    colour = _BAD if comparison.p_value < 0.01 else _BAND
+    axes.set_title(text, fontsize=7, loc="right", pad=1.5, color=colour)

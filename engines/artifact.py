@@ -90,8 +90,9 @@ class SampleFacts:
 class EngineFacts:
     """Provenance of an encoder; empty for an ONNX file that came from elsewhere.
 
-    `reserved` are the parts of the training files that training never read; an encoder of an
-    earlier version has none.
+    `reserved` are the parts of the training files that training never read, `trained_marks` a
+    sample of the events that it did read (`event_marks`); an encoder of an earlier version has
+    neither.
     """
 
     arch: str = "unknown"
@@ -99,6 +100,7 @@ class EngineFacts:
     dim: int = 0
     trained_on: tuple[SampleFacts, ...] = ()
     reserved: tuple[SampleFacts, ...] = ()
+    trained_marks: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from engines.artifact import SampleFacts, utc_now, versions
 from engines.calibration_config import CalibrationConfig, Sizes, choose_sizes
 from engines.engine import Engine
-from engines.errors import MismatchError, ParameterError
+from engines.errors import ParameterError
 from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.nplm import (
@@ -31,6 +30,7 @@ from engines.reference_toys import ReferenceToys, features_on_disk
 from engines.toy_journal import ToyJournal, journal_key
 from engines.toy_runs import SerialRunner, ToyRunner, run_toys
 from engines.types import FloatArray, IntArray
+from engines.unseen import refuse_marked_events, refuse_repeated_events, refuse_training_events
 
 __all__ = ["IN_THIS_PROCESS", "Running", "calibrate", "calibrate_embeddings", "embed_events"]
 
@@ -74,13 +74,18 @@ IN_THIS_PROCESS = Running()
 
 
 def embed_events(engine: Engine, sources: Sequence[EventRange], title: str) -> FloatArray:
-    """Return the embeddings of all events of the files, (n, d), read slice by slice."""
+    """Return the embeddings of all events of the files, (n, d), read slice by slice.
+
+    Raises:
+        MismatchError: if events that the encoder was trained on are recognised among them.
+    """
     blocks = []
     total = sum(facts.stop - facts.start for facts in map(SampleFacts.of, sources))
     shown = Progress(total, title)
     for source in sources:
         with EventFile(source.path) as file:
             for particles in file.slices(source.start, source.stop):
+                refuse_marked_events(engine, particles, source.path)
                 blocks.append(engine.embed(particles))
                 shown.advance(len(particles))
     shown.close()
@@ -100,8 +105,8 @@ def calibrate(
         SampleSizeError: if the events are too few; says how many would do.
     """
     samples = tuple(SampleFacts.of(source) for source in sources)
-    _refuse_training_events(engine, samples)
-    _refuse_repeated_events(samples)
+    refuse_training_events(engine, samples)
+    refuse_repeated_events(samples)
     running.runner.check()
     sizes = choose_sizes(sum(s.stop - s.start for s in samples), config)
     embeddings = embed_events(engine, sources, "embedding background")
@@ -234,31 +239,6 @@ def _flat(reference: CachedReference, config: CalibrationConfig) -> ParameterErr
         f"{config.lam:g}; leave --sigma to its default, or lower --lam"
     )
     return ParameterError(msg)
-
-
-def _refuse_training_events(engine: Engine, samples: Sequence[SampleFacts]) -> None:
-    for sample in samples:
-        for trained in engine.facts.trained_on:
-            shared = sample.overlap(trained)
-            if shared:
-                msg = (
-                    f"the encoder was trained on {shared} of these events ({trained.name} events "
-                    f"{trained.start} to {trained.stop}); calibrate on others, for instance "
-                    f"{sample.name}@{trained.stop}:"
-                )
-                raise MismatchError(msg)
-
-
-def _refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
-    """The three samples are disjoint only if no event is given twice."""
-    for one, other in combinations(samples, 2):
-        shared = one.overlap(other)
-        if shared:
-            msg = (
-                f"each event may be given once; {one.name} events {one.start} to {one.stop} and "
-                f"{other.start} to {other.stop} share {shared}; give disjoint ranges"
-            )
-            raise MismatchError(msg)
 
 
 def _warn(facts: ReferenceFacts) -> None:

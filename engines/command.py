@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import tomllib
@@ -121,17 +122,19 @@ def _convert_one(action: argparse.Action, value: Any) -> Any:  # noqa: ANN401
 
 def positive_int(text: str) -> int:
     """Return a whole number above zero, for argparse."""
-    value = int(text)
-    if value <= 0:
+    if not (text.strip().isdecimal() and int(text) > 0):
         msg = f"must be a whole number above zero; got {text}"
         raise argparse.ArgumentTypeError(msg)
-    return value
+    return int(text)
 
 
 def positive_float(text: str) -> float:
     """Return a finite number above zero, for argparse."""
-    value = float(text)
-    if not 0 < value < float("inf"):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
         msg = f"must be a number above zero; got {text}"
         raise argparse.ArgumentTypeError(msg)
     return value

@@ -1,11 +1,14 @@
 """Command: simulated collisions in the ADC2021 layout."""
 
 import argparse
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from engines.command import CommandParser, positive_int, run_command
 
@@ -21,8 +24,12 @@ momentum of it. The file has the layout of the ADC2021 challenge and holds gener
 cross-sections, counts, seeds and the detector's settings as attributes.
 
 With --process, --events are simulated of each, one process after the other; with --mix they are
-shuffled in the mixture's proportions. A run that was stopped continues; the result depends on
-neither that nor on --workers."""
+shuffled in the mixture's proportions.
+
+The same command gives the same file; another --seed, or other events (other processes, numbers or
+responses), gives other collisions, so that two files share none. A run that was stopped, by Ctrl-C
+or SIGTERM too, continues with the same command; the file depends on neither that nor on --workers.
+A file that is there already is left as it is."""
 
 _EXAMPLE = "simulate-events --process W Z A4l --events 5000 --workers 4 -o events.h5"
 
@@ -43,7 +50,13 @@ def _parser() -> CommandParser:
     add("--mix", choices=tuple(MIXES), help="sm: W 59.2 %%, QCD 33.8 %%, Z 6.7 %%, tt 0.3 %%")
     add("--events", type=positive_int, required=True, metavar="N", help="events to accept")
     add("-o", "--output", type=Path, required=True, metavar="FILE.h5", help="event file to write")
-    add("--seed", type=int, default=0, help="of generator and detector")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="another seed, or other events, gives other collisions; the same command gives the "
+        "same file",
+    )
     add("--workers", type=positive_int, default=1, metavar="N", help="processes that simulate")
     add(
         "--resimulate",
@@ -58,7 +71,11 @@ def _parser() -> CommandParser:
         metavar="N",
         help="pool of soft events to overlay (default: two for each event, 200 to 16000)",
     )
-    add("--fresh", action="store_true", help="drop what a stopped run left")
+    add(
+        "--fresh",
+        action="store_true",
+        help="start anew: drop the output and what a stopped run left",
+    )
     return parser
 
 
@@ -77,10 +94,28 @@ def _simulate(options: argparse.Namespace) -> None:
         resimulate=options.resimulate,
         n_soft=options.soft_events,
     )
-    summaries = simulate(plan, options.output, options.workers, fresh=options.fresh)
+    with _ended_by_signal():
+        summaries = simulate(plan, options.output, options.workers, fresh=options.fresh)
+    if summaries is None:
+        sys.stdout.write(f"already there: {plan.n_events} events in {options.output}\n")
+        return
     sys.stdout.write("".join(_describe(summary) for summary in summaries))
     spent = time.monotonic() - started
     sys.stdout.write(f"wrote {plan.n_events} events to {options.output} in {spent:.0f} s\n")
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that it says what is kept."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _describe(summary: "ProcessSummary") -> str:

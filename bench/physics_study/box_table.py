@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.physics_study.black_box import NO_SIGNAL, global_z
+from bench.physics_study.black_box import NO_SIGNAL, expected_largest, global_z
 from bench.physics_study.config import BlackBox
+from bench.physics_study.summary import dim_text
 from bench.physics_study.tables import markdown, plus_minus
 from engines.types import Float64Array
 
@@ -17,7 +18,11 @@ def box_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row for each engine, box and split, for CSV.
 
     Z of a split is the mean over references, with its standard deviation over them; the global Z
-    of a box is found for each reference by Bonferroni over the splits, then averaged likewise.
+    of a box is found for each reference by Sidak over the splits, then averaged likewise.
+
+    Args:
+        records: of `measure_boxes`, each with `training`: what its encoder's training saw, by
+            signal.
     """
     rows = []
     for record in records:
@@ -27,9 +32,11 @@ def box_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             rows += [
                 {
                     "encoder": record["encoder"],
-                    "dim": record["dim"],
+                    "dim": record["engine"]["dim"] or record["dim"],
+                    "kept": _kept(record),
                     "seed": record["seed"],
                     "signal": box["signal"],
+                    "training": record["training"].get(box["signal"], ""),
                     "split": split + 1,
                     "z": float(values.mean()),
                     "z_references_std": float(values.std(ddof=1)),
@@ -43,17 +50,23 @@ def box_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def box_table(records: Sequence[dict[str, Any]], config: BlackBox) -> str:
     """Return Markdown: a line for each embedding and box, mean over training seeds."""
-    groups: dict[tuple[str, int, str], list[Float64Array]] = {}
+    groups: dict[tuple[str, str, str], list[Float64Array]] = {}
     for record in records:
+        dim = dim_text(record["engine"]["dim"] or record["dim"], _kept(record))
         for box in record["boxes"]:
-            key = (record["encoder"], record["dim"], box["signal"])
-            groups.setdefault(key, []).append(np.array(box["z"]))
+            mark = record["training"].get(box["signal"])
+            signal = f"{box['signal']} [{mark}]" if mark else box["signal"]
+            groups.setdefault((record["encoder"], dim, signal), []).append(np.array(box["z"]))
     rows = [
-        [name, str(dim), signal, str(len(z)), *_cells(z)]
-        for (name, dim, signal), z in groups.items()
+        [name, dim, signal, str(len(z)), *_cells(z)] for (name, dim, signal), z in groups.items()
     ]
     heads = ["embedding", "D", "hidden signal", "seeds", "Z of splits", "largest split's Z"]
-    text = _TEXT.format(box=config, percent=100 * config.fraction, none=NO_SIGNAL)
+    text = _TEXT.format(
+        box=config,
+        percent=100 * config.fraction,
+        none=NO_SIGNAL,
+        largest=expected_largest(config.splits),
+    )
     return text + markdown([*heads, "global Z"], rows)
 
 
@@ -61,12 +74,20 @@ _TEXT = """\
 Black boxes: {box.splits} splits of {box.window} unlabelled events, {percent:g} % of them signal
 ({none}: no signal), each split tested against {box.references} references drawn anew from the other
 background, {box.toys} toys each. Z of splits: mean over references and splits, then the standard
-deviation over splits. Largest split's Z: mean over references ± standard deviation over references.
-Global Z: Bonferroni over the splits, mean over references ± standard deviation over references, in
-brackets ± the standard deviation over training seeds. References share their background, so they
-differ less than independent ones would; a box without signal shows what a finite background costs.
+deviation over splits. Largest split's Z: of the split whose mean over references is largest, that
+mean ± standard deviation over references; of {box.splits} independent splits without signal the
+largest has {largest:.2f} on average. Global Z: Sidak over the splits, without signal 0 on
+average; mean over references ± standard deviation over references, in brackets ± the standard
+deviation over training seeds. References share their background, so they differ less than
+independent ones would. All boxes are one draw of background, and all embeddings are tested on the
+same ones: their chance deviations are common. A box without signal shows what a finite background
+costs. [seen], [held out]: whether training saw this signal, or only others.
 
 """
+
+
+def _kept(record: dict[str, Any]) -> int:
+    return len(record["engine"]["options"].get("keep") or ())
 
 
 def _cells(z: Sequence[Float64Array]) -> list[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engines.errors import ArtifactError
 
-__all__ = ["Style", "new_figure", "save", "styles"]
+__all__ = ["Style", "legend", "new_figure", "save", "styles"]
 
 #: Okabe and Ito, Color Universal Design (2008), without its yellow, which is faint on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -50,6 +51,12 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
     """Yield an empty figure, in inches."""
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         yield Figure(figsize=(width, height), layout="constrained")
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """Draw the names of one panel's lines below all panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def save(figure: Figure, path: Path) -> Path:

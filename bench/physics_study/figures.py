@@ -1,22 +1,22 @@
-"""Figures II, III, IV, IX and X of arXiv:2502.15926, drawn from a study's own measurements."""
+"""Figures II, III and IV of arXiv:2502.15926, drawn from a study's own measurements."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 
 from bench.physics_study.config import Study
-from bench.physics_study.drawing import Style, new_figure, save, styles
+from bench.physics_study.drawing import Style, legend, new_figure, save
+from bench.physics_study.figure_power import encoder_labels, free_dims, study_styles, z_to_p
 from bench.physics_study.jobs import EngineJob
 from bench.physics_study.summary import SIGMAS, OverSeeds, cell_values
 from engines.nplm import z_score
 
-__all__ = ["draw_accuracy", "draw_power", "draw_t", "draw_z"]
+__all__ = ["draw_accuracy", "draw_t", "draw_z"]
 
 _GREY = "#6b7280"
 #: From a weak to a strong signal.
@@ -31,23 +31,25 @@ def draw_accuracy(study: Study, groups: Sequence[OverSeeds], path: Path) -> Path
             lines.setdefault(group.row.encoder, {})[group.row.dim] = group
     with new_figure(7.5, 4.0) as figure:
         axes = figure.subplots()
-        dims, chosen = _dims(study), styles([encoder.name for encoder in study.encoders])
+        dims, chosen = free_dims(study, groups), study_styles(study)
+        labels = encoder_labels(groups)
         for index, (name, by_dim) in enumerate(lines.items()):
             points = [
                 (dim, 100 * group.row.accuracy, _bar(group, "accuracy", 100))
                 for dim, group in by_dim.items()
             ]
-            _line(axes, chosen[name], name, dims, points, _shift(index, len(lines)))
+            _line(axes, chosen[name], labels[name], dims, points, _shift(index, len(lines)))
         axes.set(xlabel="embedding dimension", ylabel="linear accuracy on background [%]")
         _dimension_axis(axes, dims)
-        _legend(figure, axes)
+        legend(figure, axes)
         return save(figure, path)
 
 
 def draw_z(study: Study, groups: Sequence[OverSeeds], path: Path) -> Path:
     """Draw median Z against dimension (Fig. III); bars are the 68 % band over windows."""
     signals, fractions = list(study.data.signals), study.test.fractions
-    chosen, dims = styles([encoder.name for encoder in study.encoders]), _dims(study)
+    labels = encoder_labels(groups)
+    chosen, dims = study_styles(study), free_dims(study, groups)
     with new_figure(1.5 + 2.9 * len(signals), 1.2 + 2.3 * len(fractions)) as figure:
         panels = figure.subplots(len(fractions), len(signals), squeeze=False, sharex=True)
         for row, fraction in zip(panels, fractions, strict=True):
@@ -55,17 +57,21 @@ def draw_z(study: Study, groups: Sequence[OverSeeds], path: Path) -> Path:
                 axes.set_title(f"{signal}, {100 * fraction:g} %", fontsize=9)
                 axes.axhline(0, color=_GREY, linewidth=0.6)
                 axes.axhline(3, color=_GREY, linewidth=0.6, linestyle=":")
-                _z_panel(axes, _cell(groups, signal, fraction), chosen, dims)
+                _z_panel(axes, _cell(groups, signal, fraction), chosen, labels, dims)
         for axes in panels[-1]:
             axes.set_xlabel("embedding dimension")
         for axes in panels[:, 0]:
             axes.set_ylabel("median Z")
-        _legend(figure, panels[0, 0])
+        legend(figure, panels[0, 0])
         return save(figure, path)
 
 
 def _z_panel(
-    axes: Axes, cell: Sequence[OverSeeds], chosen: dict[str, Style], dims: list[int]
+    axes: Axes,
+    cell: Sequence[OverSeeds],
+    chosen: dict[str, Style],
+    labels: dict[str, str],
+    dims: list[int],
 ) -> None:
     names = [name for name in chosen if any(group.row.encoder == name for group in cell)]
     moved = [
@@ -82,66 +88,24 @@ def _z_panel(
             for group in cell
             if group.row.encoder == name
         ]
-        _line(axes, chosen[name], name, dims, points, _shift(index, len(moved)))
+        label = labels[name]
+        _line(axes, chosen[name], label, dims, points, _shift(index, len(moved)))
     _dimension_axis(axes, dims)
 
 
-def draw_power(study: Study, groups: Sequence[OverSeeds], dim: int, path: Path) -> Path:
-    """Draw power at 1, 2 and 3 sigma against fraction for one dimension (Figs. IX, X).
-
-    Encoders of a fixed dimension stand in every such figure; bars are the spread over seeds.
-    """
-    signals = list(study.data.signals)
-    chosen = styles([encoder.name for encoder in study.encoders])
-    shown = [group for group in groups if group.row.dim == dim or _is_fixed(study, group)]
-    with new_figure(1.5 + 2.9 * len(signals), 7.2) as figure:
-        panels = figure.subplots(len(SIGMAS), len(signals), squeeze=False, sharey=True)
-        for row, sigma in zip(panels, SIGMAS, strict=True):
-            for axes, signal in zip(row, signals, strict=True):
-                axes.set_title(f"{signal}, {sigma} sigma", fontsize=9)
-                _power_panel(axes, [g for g in shown if g.row.signal == signal], sigma, chosen)
-                percent = [100 * fraction for fraction in study.test.fractions]
-                axes.set(xscale="log", ylim=(-0.03, 1.05))
-                axes.set_xticks(percent, [f"{value:g}" for value in percent])
-                axes.minorticks_off()
-        for axes in panels[-1]:
-            axes.set_xlabel("signal in the window [%]")
-        for axes in panels[:, 0]:
-            axes.set_ylabel("share of windows")
-        figure.suptitle(f"Power, D = {dim} and embeddings of a fixed dimension", fontsize=10)
-        _legend(figure, panels[0, 0])
-        return save(figure, path)
-
-
-def _power_panel(
-    axes: Axes, groups: Sequence[OverSeeds], sigma: int, chosen: dict[str, Style]
-) -> None:
-    axes.axhline(z_to_p(sigma), color=_GREY, linewidth=0.6, linestyle=":")
-    for name, style in chosen.items():
-        own = sorted((g for g in groups if g.row.encoder == name), key=lambda g: g.row.fraction)
-        if own:
-            axes.errorbar(
-                [100 * group.row.fraction for group in own],
-                [getattr(group.row, f"power_{sigma}") for group in own],
-                yerr=[np.nan_to_num(group.spread[f"power_{sigma}"]) for group in own],
-                label=name,
-                markersize=4,
-                capsize=2,
-                **style.line(),
-            )
-
-
-def draw_t(job: EngineJob, record: dict[str, Any], path: Path) -> Path:
+def draw_t(job: EngineJob, record: dict[str, Any], marks: Mapping[str, str], path: Path) -> Path:
     """Draw t under the null and with signal for one engine (Fig. IV), with the power.
 
-    Each panel is one signal; t is shown in null spreads, so that divisions can stand together.
+    Each panel is one signal, with what its encoder's training saw (`marks`); t is shown in null
+    spreads, so that divisions can stand together.
     """
     cells = [(cell["signal"], cell["fraction"]) for cell in record["divisions"][0]["cells"]]
     signals = list(dict.fromkeys(signal for signal, _ in cells))
     with new_figure(1.0 + 3.6 * len(signals), 3.6) as figure:
         panels = figure.subplots(1, len(signals), squeeze=False, sharey=True)[0]
         for axes, signal in zip(panels, signals, strict=True):
-            axes.set_title(signal, fontsize=9)
+            mark = marks.get(signal)
+            axes.set_title(f"{signal} [{mark}]" if mark else signal, fontsize=9)
             axes.set_xlabel("(t - null mean) / null spread")
             _t_panel(axes, record, signal, [fraction for s, fraction in cells if s == signal])
         panels[0].set_ylabel("share of windows")
@@ -180,25 +144,12 @@ def _t_panel(axes: Axes, record: dict[str, Any], signal: str, fractions: Sequenc
     )
 
 
-def z_to_p(sigma: float) -> float:
-    """Return the p-value of so many sigma, one-sided."""
-    return 0.5 * math.erfc(sigma / math.sqrt(2))
-
-
 def _cell(groups: Sequence[OverSeeds], signal: str, fraction: float) -> list[OverSeeds]:
     return [
         group
         for group in groups
         if group.row.signal == signal and math.isclose(group.row.fraction, fraction)
     ]
-
-
-def _is_fixed(study: Study, group: OverSeeds) -> bool:
-    return any(e.name == group.row.encoder and e.dims == (0,) for e in study.encoders)
-
-
-def _dims(study: Study) -> list[int]:
-    return sorted({dim for encoder in study.encoders for dim in encoder.dims if dim})
 
 
 def _dimension_axis(axes: Axes, dims: list[int]) -> None:
@@ -226,9 +177,9 @@ def _line(
     """Draw points with bars; an embedding whose dimension is no tick becomes a horizontal line."""
     at_tick = [point for point in points if point[0] in dims]
     if not at_tick:
-        ((dim, value, _),) = points
-        label = f"{name} (D {dim})"
-        axes.axhline(value, color=style.colour, linestyle="--", linewidth=1.2, label=label)
+        for dim, value, _ in points:
+            label = f"{name} (D {dim})"
+            axes.axhline(value, color=style.colour, linestyle="--", linewidth=1.2, label=label)
         return
     axes.errorbar(
         [dims.index(dim) + shift for dim, _, _ in at_tick],
@@ -239,8 +190,3 @@ def _line(
         capsize=2,
         **style.line(),
     )
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)

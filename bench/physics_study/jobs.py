@@ -14,7 +14,7 @@ from bench.physics_study.config import Data, Encoder, Study
 from engines.artifact import SampleFacts
 from engines.events import EventRange
 
-__all__ = ["EngineJob", "left_out_jobs", "settings_key", "study_jobs"]
+__all__ = ["EngineJob", "left_out_jobs", "settings_key", "slug", "study_jobs"]
 
 #: Options that change how fast an engine is trained, not what is meant by it.
 _SPEED_OPTIONS = ("threads", "device")
@@ -40,7 +40,9 @@ class EngineJob:
 
     def __str__(self) -> str:
         """Return it as a person would say it."""
-        dim = f" D {self.dim}" if self.dim else ""
+        keep = self.encoder.options.get("keep")
+        kept = f" + {len(keep)}" if isinstance(keep, list) and keep else ""
+        dim = f" D {self.dim}{kept}" if self.dim else ""
         without = f" without {self.without}" if self.without else ""
         return f"{self.encoder.name}{dim}{without} seed {self.seed}"
 
@@ -59,7 +61,6 @@ class EngineJob:
     @property
     def name(self) -> str:
         """A name for files; it changes with everything that the engine depends on."""
-        slug = re.sub(r"[^a-z0-9]+", "-", self.encoder.name.lower()).strip("-")
         dim = f"-d{self.dim}" if self.dim else ""
         without = f"-without-{self.without}" if self.without else ""
         settings = {
@@ -71,7 +72,7 @@ class EngineJob:
             },
             "without": self._label,
         }
-        return f"{slug}{dim}-s{self.seed}{without}-{settings_key(settings)}"
+        return f"{slug(self.encoder.name)}{dim}-s{self.seed}{without}-{settings_key(settings)}"
 
     @property
     def _label(self) -> int | None:
@@ -93,6 +94,15 @@ class EngineJob:
         for name, value in self.encoder.options.items():
             words += _words(f"--{name.replace('_', '-')}", value)
         return [*words, "-o", str(self.path(folder))]
+
+
+def slug(name: str) -> str:
+    """Return a name as files bear it.
+
+    >>> slug("Our MLP, supervised")
+    'our-mlp-supervised'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _words(option: str, value: Any) -> list[str]:  # noqa: ANN401 - TOML holds any type

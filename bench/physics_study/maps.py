@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bench.experiment import varying
-from bench.physics_study.measure import Deck, divide
+from bench.physics_study.measure import Deck, Division, divide
 from engines.nplm import z_score
 from engines.types import AnyArray, FloatArray
 
@@ -48,20 +48,30 @@ def score_window(
         seed=1000 * seed,
         threads=threads,
     )
-    rng = np.random.default_rng([seed, 11])
     n_signal = round(window * fraction)
+    return _scored(division, _mixed(division.pool, signal, window, n_signal, seed), n_signal)
+
+
+def _mixed(
+    pool: FloatArray, signal: FloatArray, window: int, n_signal: int, seed: int
+) -> FloatArray:
+    """Return a window's events, (window, d), the signal last."""
+    rng = np.random.default_rng([seed, 11])
     chosen = [
-        division.pool[Deck(len(division.pool), rng).deal(window - n_signal)],
+        pool[Deck(len(pool), rng).deal(window - n_signal)],
         signal[Deck(len(signal), rng).deal(n_signal)],
     ]
-    events = np.concatenate(chosen)
+    return np.concatenate(chosen)
+
+
+def _scored(division: Division, events: FloatArray, n_signal: int) -> dict[str, AnyArray]:
     tested = division.reference.test(events)
     basis = division.reference.basis
     standardised = (events - basis.mean.numpy()) / basis.std.numpy()
     return {
         "embeddings": standardised.astype(np.float32),
         "f": tested.f[0].astype(np.float32),
-        "is_signal": np.arange(window) >= window - n_signal,
+        "is_signal": np.arange(len(events)) >= len(events) - n_signal,
         "t": tested.t,
         "z": np.array([z_score(division.null.chi2_p_value(float(tested.t[0])))]),
     }

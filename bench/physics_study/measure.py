@@ -9,8 +9,13 @@ same pool. This is done for several divisions. What is shared, and what that doe
   share that a window is of the pool.
 - Windows and toys of one pool carry the same deviation of that pool from the truth, so the offset
   between a calibration and other events (`engines.nplm.offset_share`) does not enter Z. A window
-  from events of its own would scatter by that offset on top. The toys' spread is smaller than that
-  of endless background by a factor sqrt(1 - (window / pool)^2), one per cent for a seventh.
+  from events of its own would scatter by that offset on top. The variance of the toys' t is smaller
+  than that of windows of endless background against the same reference, for t a quadratic form, by
+
+      (1 - w^2 + 2 v (1 - w)) / (1 + 2 v)    with w = window / pool, v = window / reference
+
+  which is 0.94 for w = 1/7 and v = 1/4, hence a spread of 0.969; tests/unit/
+  test_bench_physics_measure.py simulates it.
 - The signal's excess times the difference of pool and reference moves all t of one division
   together. Over random divisions of the same events that difference is zero on average; hence
   several divisions, and the band over windows holds its scatter.

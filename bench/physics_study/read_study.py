@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+from bench.physics_study.checks import check_study, learned_signals
 from bench.physics_study.config import (
     BlackBox,
     Data,
@@ -72,6 +73,7 @@ def _study(top: Section, path: Path, folder: Path | None, data: Path | None) -> 
         title=title,
     )
     top.finish()
+    check_study(study)
     return study
 
 
@@ -98,17 +100,18 @@ def _data(section: Section, home: Path, data: Path | None) -> Data:
 def _test(section: Section, data: Data, base: MeasureConfig | None = None) -> MeasureConfig:
     """Read how embeddings are measured; `base` gives the defaults of what is not said."""
     d = base or MeasureConfig(0, ())
+    positive = [[fraction for fraction in base.fractions if fraction > 0]] if base else []
     test = MeasureConfig(
         window=_window(section, data, base),
-        fractions=section.shares("fractions", *([list(d.fractions)] if base else [])),
+        fractions=section.shares("fractions", *positive, zero=base is None),
         windows=section.count("windows", d.windows, least=2),
         splits=section.count("splits", d.splits),
         toys=section.count("toys", d.toys, least=20),
         n_ref=section.maybe_count("n_ref", d.n_ref),
         seed=section.count("seed", d.seed, least=0),
     )
-    if not test.fractions:
-        section.refuse("fractions", "must hold at least one share; got none")
+    if not any(test.fractions):
+        section.refuse("fractions", "must hold at least one share above 0; got none")
     section.finish()
     return test
 
@@ -179,18 +182,6 @@ def _check(section: Section, encoder: Encoder, data: Data) -> None:
         section.refuse(
             "events", f"must be at most the {n_training} for training; got {encoder.n_events}"
         )
-    for name in encoder.signals:
-        test, train = data.signals.get(name), data.training_signals[name]
-        if test is not None and test.path == train.path and _overlap(test, train):
-            section.refuse(
-                "signals",
-                f"must leave the test its own events of {name}; training has {train}, the test "
-                f"{test}",
-            )
-
-
-def _overlap(one: EventRange, other: EventRange) -> bool:
-    return max(one.start, other.start) < min(one.stop or 0, other.stop or 0)
 
 
 def _black_box(
@@ -234,11 +225,14 @@ def _maps(section: Section, encoders: dict[str, Encoder], data: Data) -> MapConf
 def _selection(
     section: Section, encoders: dict[str, Encoder], data: Data, test: MeasureConfig
 ) -> Selection:
+    blind = tuple(name for name, e in encoders.items() if not learned_signals(e, data))
     read = Selection(
         processes=section.names("processes", tuple(data.processes), data.processes),
-        encoders=section.names("encoders", tuple(encoders), encoders),
+        encoders=section.names("encoders", blind, encoders),
         test=_test(section, data, test),
     )
     if not read.processes:
         section.refuse("processes", "must name those of [data.processes]; got none")
+    if not read.encoders:
+        section.refuse("encoders", "must name at least one that is trained on no signal; got none")
     return read

@@ -1,7 +1,7 @@
 """Tables and figures from whatever a study has measured so far."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 from bench.physics_study.box_table import box_rows, box_table
 from bench.physics_study.config import MapConfig, Study
 from bench.physics_study.figure_maps import draw_map
-from bench.physics_study.figures import draw_accuracy, draw_power, draw_t, draw_z
+from bench.physics_study.figure_power import draw_power, free_dims
+from bench.physics_study.figures import draw_accuracy, draw_t, draw_z
 from bench.physics_study.jobs import EngineJob, study_jobs
 from bench.physics_study.pieces import Piece, pieces_of, read_piece
 from bench.physics_study.store import Store, write_text
-from bench.physics_study.summary import OverSeeds, Row, over_seeds, rows_of
+from bench.physics_study.summary import OverSeeds, Row, over_seeds, rows_of, training_mark
 from bench.physics_study.tables import (
     accuracy_table,
     convention_tables,
@@ -23,6 +24,7 @@ from bench.physics_study.tables import (
     summary_csv,
     z_tables,
 )
+from engines.artifact import load_onnx, read_facts
 from engines.errors import ArtifactError
 from engines.progress import Progress
 
@@ -68,7 +70,8 @@ def find(study: Study, store: Store) -> Found:
             found.append((job, record))
             rows += rows_of(study, job, record, records.get("accuracy"))
         if box is not None:
-            boxes.append(box)
+            marks = {s: training_mark(study, job, box, s) for s in study.data.signals}
+            boxes.append({**box, "training": marks})
     return Found(found, rows, boxes, maps, n_missing)
 
 
@@ -113,7 +116,7 @@ def draw_figures(
 ) -> list[Path]:
     """Draw everything; return the files."""
     folder = store.folder / "figures"
-    dims = sorted({dim for encoder in study.encoders for dim in encoder.dims if dim})
+    dims = free_dims(study, groups)
     first = [item for item in found.windows if item[0].seed == item[0].encoder.seeds[0]]
     shown = Progress(2 + len(dims) + len(first) + len(found.maps), "figures")
     drawn = []
@@ -127,20 +130,23 @@ def draw_figures(
     for dim in dims:
         keep(draw_power(study, groups, dim, folder / f"power-d{dim}.png"))
     for job, record in first:
-        keep(draw_t(job, record, folder / "t" / f"{job.name}.png"))
+        marks = {name: training_mark(study, job, record, name) for name in study.data.signals}
+        keep(draw_t(job, record, marks, folder / "t" / f"{job.name}.png"))
     if study.maps is not None:
         for piece in found.maps:
-            keep(_map(study.maps, store, piece, folder / "maps"))
+            keep(_map(study, study.maps, store, piece, folder / "maps"))
     shown.close()
     return drawn
 
 
-def _map(maps: MapConfig, store: Store, piece: Piece, folder: Path) -> Path:
+def _map(study: Study, maps: MapConfig, store: Store, piece: Piece, folder: Path) -> Path:
     signal = piece.kind.removeprefix("map-")
+    facts = read_facts(load_onnx(piece.job.path(store.folder)))
+    mark = training_mark(study, piece.job, {"engine": asdict(facts)}, signal)
     with np.load(piece.path(store), allow_pickle=False) as arrays:
         scores = {name: arrays[name] for name in arrays.files}
     return draw_map(
-        f"{piece.job}, {100 * maps.fraction:g} % {signal}",
+        f"{piece.job}, {100 * maps.fraction:g} % {signal}" + (f" [{mark}]" if mark else ""),
         folder / f"{piece.job.name}-{signal}.png",
         scores,
         maps,

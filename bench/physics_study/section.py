@@ -88,9 +88,15 @@ class Section:
         """Take a number between 0 and 1."""
         return self._share(key, self._take(key, default))
 
-    def shares(self, key: str, default: object = _ABSENT) -> tuple[float, ...]:
-        """Take a list of different numbers between 0 and 1, sorted."""
-        return tuple(sorted(self._list(key, default, self._share)))
+    def shares(self, key: str, default: object = _ABSENT, *, zero: bool) -> tuple[float, ...]:
+        """Take a list of different numbers between 0 and 1, sorted; 0 itself where it may be."""
+
+        def read(key: str, value: object) -> float:
+            if zero and value == 0 and not isinstance(value, bool):
+                return 0.0
+            return self._share(key, value)
+
+        return tuple(sorted(self._list(key, default, read)))
 
     def counts(self, key: str, default: object = _ABSENT, *, least: int = 0) -> tuple[int, ...]:
         """Take a list of different whole numbers from `least` up."""
@@ -98,7 +104,7 @@ class Section:
 
     def names(self, key: str, default: object, known: Mapping[str, object]) -> tuple[str, ...]:
         """Take a list of different names, each of which is known."""
-        names = self._list(key, default, lambda _, value: value)
+        names = self._list(key, default, self._item)
         for name in names:
             if name not in known:
                 self.refuse(key, f"must be among {sorted(known)}; got {name!r}")
@@ -106,12 +112,12 @@ class Section:
 
     def texts(self, key: str, default: object = _ABSENT) -> tuple[str, ...]:
         """Take a list of different strings."""
-        return tuple(str(value) for value in self._list(key, default, lambda _, value: value))
+        return self._list(key, default, self._item)
 
     def ranges(self, key: str, folder: Path, *, needed: bool = False) -> dict[str, EventRange]:
         """Take a table of event files by name: `A4l = "A4l.h5@0:1000"`."""
         inner = self.section(key)
-        taken = {name: inner.events(name, folder) for name in list(inner._values)}
+        taken = {name: inner.events(name, folder) for name in inner._file_names()}
         if needed and not taken:
             self.refuse(key, "must name at least one event file; got none")
         return taken
@@ -131,7 +137,7 @@ class Section:
     def whole_numbers(self, key: str) -> dict[str, int]:
         """Take a table of whole numbers by name."""
         inner = self.section(key)
-        return {name: inner.count(name, least=0) for name in list(inner._values)}
+        return {name: inner.count(name, least=0) for name in inner._file_names()}
 
     def tables(self, key: str) -> list["Section"]:
         """Take a list of tables, `[[key]]`, each named by its number."""
@@ -153,6 +159,18 @@ class Section:
         """Refuse keys that nobody took."""
         for key in self._values:
             self.refuse(key, "is no key of a study; see bench-physics run --help")
+
+    def _file_names(self) -> list[str]:
+        """Return the keys, which become parts of file names."""
+        for name in self._values:
+            if "/" in name or "\0" in name or not name:
+                self.refuse(repr(name), "must be a name without '/', as files are named by it")
+        return list(self._values)
+
+    def _item(self, key: str, value: object) -> str:
+        if not isinstance(value, str) or not value.strip():
+            self.refuse(key, f"must be a list of texts; it holds {value!r}")
+        return value
 
     def _count(self, key: str, value: object, least: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:

@@ -4,16 +4,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 
 from bench.physics_study.config import Study
-from bench.physics_study.drawing import new_figure, save, styles
+from bench.physics_study.drawing import legend, new_figure, save, styles
 from bench.physics_study.jobs import left_out_jobs
 from bench.physics_study.pieces import pieces_of, read_piece
 from bench.physics_study.report import find
 from bench.physics_study.selection import Agreement, Ranked, agreement, rank_recipes
 from bench.physics_study.store import Store, write_text
-from bench.physics_study.summary import Row, rows_of
-from bench.physics_study.tables import csv_text, markdown, plus_minus, results_csv
+from bench.physics_study.summary import Row, dim_text, rows_of
+from bench.physics_study.tables import (
+    csv_text,
+    markdown,
+    offset_text,
+    plus_minus,
+    results_csv,
+    uses_text,
+)
 from engines.errors import ArtifactError
 
 __all__ = ["write_selection"]
@@ -24,7 +32,8 @@ _TEXT = """\
 Each recipe is trained without one background process, which is then sought in background without
 it, in windows of {test.window} events. Z: median over {test.windows} windows, mean over the
 fractions {percents} %. Score: mean over processes and training seeds ± standard deviation over
-seeds. Mean rank: over processes and fractions, 1 is best. No signal enters this ranking.
+seeds. Mean rank: over processes and fractions, 1 is best. D: learned numbers + physics quantities
+kept. No signal enters this ranking, by training or by test.
 
 """
 _CHECK_TEXT = """\
@@ -33,8 +42,11 @@ _CHECK_TEXT = """\
 
 Median Z of encoders trained on all processes, mean over fractions and seeds ± standard deviation
 over seeds. Spearman: rank correlation with the ranking above, over recipes; in brackets the 68 %
-interval from recipes and their seeds drawn anew, which noise pulls towards 0; p by permuting the
-recipes.
+interval from recipes and their seeds drawn anew, which noise pulls towards 0, and in which a recipe
+drawn twice is a tie; p by permuting the recipes as if they were exchangeable. Many are variants of
+one another, so they are fewer than they look, and p is too small. The same reserved background
+served to choose above and serves to measure here, the left-out process apart: its chance
+deviations are common to both, and a new sample may rank otherwise.
 
 """
 
@@ -62,7 +74,7 @@ def write_selection(study: Study) -> Path:
         raise ArtifactError(msg)
     on_signals = _on_signals(study, find(study, store).rows, ranked)
     agreements = {part.name: _agreement(ranked, part) for part in on_signals}
-    text = _ranking(study, ranked)
+    text = _ranking(study, ranked, f"{uses_text(rows)}\n{offset_text(rows)}")
     if on_signals:
         text += _CHECK_TEXT + _check(ranked, on_signals, agreements)
         _draw(ranked, on_signals, agreements, store.folder / "figures" / "selection.png")
@@ -83,18 +95,22 @@ def _left_out_rows(study: Study, store: Store) -> list[Row]:
     return rows
 
 
-def _recipe(recipe: tuple[str, int]) -> list[str]:
-    return [recipe[0], str(recipe[1])]
+def _recipe(item: Ranked) -> list[str]:
+    return [item.recipe[0], dim_text(item.recipe[1], item.kept)]
 
 
-def _ranking(study: Study, ranked: Sequence[Ranked]) -> str:
+def _label(item: Ranked) -> str:
+    return " D ".join(_recipe(item))
+
+
+def _ranking(study: Study, ranked: Sequence[Ranked], offset: str) -> str:
     processes = list(ranked[0].by_process)
     test = study.selection.test if study.selection else study.test
     percents = ", ".join(f"{100 * fraction:g}" for fraction in test.fractions)
     rows = [
         [
             str(place),
-            *_recipe(item.recipe),
+            *_recipe(item),
             str(item.n_seeds),
             plus_minus(item.score, item.seeds_std, 2),
             f"{item.mean_rank:.1f}",
@@ -104,13 +120,14 @@ def _ranking(study: Study, ranked: Sequence[Ranked]) -> str:
     ]
     heads = ["rank", "embedding", "D", "seeds", "score", "mean rank"]
     table = markdown([*heads, *(f"{process} left out" for process in processes)], rows)
-    return _TEXT.format(test=test, percents=percents) + table
+    return f"{_TEXT.format(test=test, percents=percents)}{offset}\n{table}"
 
 
 def _flat(item: Ranked) -> dict[str, str | int | float]:
     return {
         "encoder": item.recipe[0],
         "dim": item.recipe[1],
+        "kept": item.kept,
         "seeds": item.n_seeds,
         "score": item.score,
         "score_seeds_std": item.seeds_std,
@@ -123,10 +140,10 @@ def _on_signals(study: Study, rows: Sequence[Row], ranked: Sequence[Ranked]) -> 
     """Return the mean over signals first, then each signal, of recipes that were ranked."""
     known = {item.recipe for item in ranked}
     signals = list(study.data.signals)
-    wanted = len(study.test.fractions)
+    wanted = sum(fraction > 0 for fraction in study.test.fractions)
     table: dict[tuple[str, int], dict[int, dict[str, list[float]]]] = {}
     for row in rows:
-        if (row.encoder, row.dim) in known:
+        if (row.encoder, row.dim) in known and row.fraction > 0:
             seeds = table.setdefault((row.encoder, row.dim), {})
             seeds.setdefault(row.seed, {}).setdefault(row.signal, []).append(row.z)
     by_seed = {
@@ -165,7 +182,7 @@ def _check(
     agreements: dict[str, Agreement | None],
 ) -> str:
     rows = [
-        [str(place), *_recipe(item.recipe), *(_z(part.z.get(item.recipe)) for part in parts)]
+        [str(place), *_recipe(item), *(_z(part.z.get(item.recipe)) for part in parts)]
         for place, item in enumerate(ranked, 1)
     ]
     rows.append(["", "Spearman", "", *(_spearman(agreements[part.name]) for part in parts)])
@@ -175,11 +192,12 @@ def _check(
 def _z(values: Sequence[float] | None) -> str:
     if not values:
         return "-"
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return plus_minus(mean, math.nan, 2)
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return plus_minus(mean, math.sqrt(variance), 2)
+    return plus_minus(sum(values) / len(values), _std(values), 2)
+
+
+def _std(values: Sequence[float]) -> float:
+    """Return the standard deviation over seeds, nan with one."""
+    return stdev(values) if len(values) > 1 else math.nan
 
 
 def _spearman(found: Agreement | None) -> str:
@@ -194,22 +212,21 @@ def _draw(
     agreements: dict[str, Agreement | None],
     path: Path,
 ) -> None:
-    """Draw Z on signals against the score, a panel each; bars are the spread over seeds."""
-    chosen = styles([f"{name} D {dim}" for name, dim in (item.recipe for item in ranked)])
+    """Draw Z on signals against the score, a panel each; bars: spread over seeds."""
+    chosen = styles([_label(item) for item in ranked])
     with new_figure(1.0 + 2.9 * len(parts), 4.4) as figure:
         panels = figure.subplots(1, len(parts), squeeze=False)[0]
         for axes, part in zip(panels, parts, strict=True):
             for item in ranked:
                 z = part.z.get(item.recipe)
                 if z:
-                    label = f"{item.recipe[0]} D {item.recipe[1]}"
+                    label, spread = _label(item), _std(z)
                     style = chosen[label]
-                    mean = sum(z) / len(z)
                     axes.errorbar(
                         item.score,
-                        mean,
+                        sum(z) / len(z),
                         xerr=0.0 if math.isnan(item.seeds_std) else item.seeds_std,
-                        yerr=[[mean - min(z)], [max(z) - mean]],
+                        yerr=0.0 if math.isnan(spread) else spread,
                         color=style.colour,
                         marker=style.marker,
                         markersize=5,
@@ -218,8 +235,6 @@ def _draw(
             axes.set(xlabel="score by left-out processes", title=part.name)
             axes.set_title(f"{part.name}\nSpearman {_spearman(agreements[part.name])}", fontsize=8)
         panels[0].set_ylabel("median Z (not used for the choice)")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8
-        )
+        figure.suptitle("bars: standard deviation over training seeds", fontsize=8)
+        legend(figure, panels[0])
         save(figure, path)

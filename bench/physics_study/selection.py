@@ -2,7 +2,8 @@
 
 A recipe is trained without one process, which is then mixed into background without it as if it
 were a signal. The score of a recipe is its median Z, averaged over fractions, processes and seeds;
-the mean rank, over the same cells, does not let one easy process decide. No signal enters either.
+the mean rank, over the same cells, does not let one easy process decide. No signal enters either:
+encoders trained on signals are refused.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ class Ranked:
         mean_rank: over cells, 1 is best.
         by_process: mean Z of each process.
         by_seed: the score of each seed.
+        kept: of the dimension, physics quantities beside the learned numbers.
     """
 
     recipe: tuple[str, int]
@@ -40,6 +42,7 @@ class Ranked:
     mean_rank: float
     by_process: dict[str, float]
     by_seed: tuple[float, ...]
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class Agreement:
 
     Attributes:
         spearman: rank correlation of scores and mean Z on signals.
-        low, high: 68 % interval over recipes and their seeds, both drawn anew.
-        p_value: two-sided, of no correlation, by permuting the recipes.
+        low, high: 68 % interval over recipes and their seeds, both drawn anew; a recipe drawn
+            twice is a tie.
+        p_value: two-sided, of no correlation, by permuting the recipes as if exchangeable; too
+            small where some are variants of one another.
         n_recipes: how many.
     """
 
@@ -67,9 +72,11 @@ def rank_recipes(rows: Iterable[Row]) -> list[Ranked]:
         rows: of left-out measurements; the signal of a row is the process left out.
     """
     table: dict[tuple[str, int], dict[int, dict[tuple[str, float], float]]] = {}
+    kept = {}
     for row in rows:
         seeds = table.setdefault((row.encoder, row.dim), {})
         seeds.setdefault(row.seed, {})[row.signal, row.fraction] = row.z
+        kept[row.encoder, row.dim] = row.kept
     cells = {cell for seeds in table.values() for values in seeds.values() for cell in values}
     order = sorted(cells)
     complete = {
@@ -83,26 +90,28 @@ def rank_recipes(rows: Iterable[Row]) -> list[Ranked]:
         return []
     means = np.array([z.mean(axis=0) for z in complete.values()])  # (recipes, cells)
     ranks = stats.rankdata(-means, axis=0).mean(axis=1)
-    processes = sorted({process for process, _ in order})
-    ranked = []
-    for (recipe, z), mean, rank in zip(complete.items(), means, ranks, strict=True):
-        by_seed = z.mean(axis=1)
-        by_process = {
-            process: float(mean[[cell[0] == process for cell in order]].mean())
-            for process in processes
-        }
-        ranked.append(
-            Ranked(
-                recipe=recipe,
-                score=float(by_seed.mean()),
-                seeds_std=float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
-                n_seeds=len(by_seed),
-                mean_rank=float(rank),
-                by_process=by_process,
-                by_seed=tuple(by_seed.tolist()),
-            )
-        )
+    ranked = [
+        _ranked(recipe, kept[recipe], z, float(rank), [process for process, _ in order])
+        for (recipe, z), rank in zip(complete.items(), ranks, strict=True)
+    ]
     return sorted(ranked, key=lambda item: -item.score)
+
+
+def _ranked(
+    recipe: tuple[str, int], kept: int, z: Float64Array, rank: float, processes: Sequence[str]
+) -> Ranked:
+    """Return one recipe from its Z, (seeds, cells), and the process of each cell."""
+    by_seed, mean, of_cell = z.mean(axis=1), z.mean(axis=0), np.array(processes)
+    return Ranked(
+        recipe=recipe,
+        score=float(by_seed.mean()),
+        seeds_std=float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
+        n_seeds=len(by_seed),
+        mean_rank=rank,
+        by_process={name: float(mean[of_cell == name].mean()) for name in sorted(set(processes))},
+        by_seed=tuple(by_seed.tolist()),
+        kept=kept,
+    )
 
 
 def agreement(

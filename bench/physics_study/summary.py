@@ -6,7 +6,7 @@ Two conventions of Z stand side by side, and neither is exact where no toy reach
     z_toys   the same with p = (k + 1) / (n_toys + 1): never above `z_cap`
     spreads  (t - mean of the toys) / their standard deviation: no law is assumed
 
-Power at n sigma is the share of windows with z >= n.
+Power at n sigma is the share of windows with z >= n; at fraction 0 it is a false-alarm rate.
 """
 
 import math
@@ -18,10 +18,21 @@ import numpy as np
 
 from bench.physics_study.config import Study
 from bench.physics_study.jobs import EngineJob, sample_facts
-from engines.nplm import NullDistribution, z_score
+from engines.nplm import NullDistribution, offset_share, z_score
+from engines.nplm.null import proportion_interval
 from engines.types import Float64Array
 
-__all__ = ["SIGMAS", "OverSeeds", "Row", "cell_values", "over_seeds", "rows_of"]
+__all__ = [
+    "SIGMAS",
+    "OverSeeds",
+    "Row",
+    "cell_values",
+    "dim_text",
+    "over_seeds",
+    "power_interval",
+    "rows_of",
+    "training_mark",
+]
 
 SIGMAS = (1, 2, 3)
 _BAND = (0.16, 0.5, 0.84)
@@ -32,8 +43,13 @@ class Row:
     """One engine, one signal, one fraction: medians with the 68 % band over windows.
 
     Attributes:
-        training: `seen` or `held out` where the encoder's training saw signals, else empty.
+        dim: of the whole embedding.
         chi2_ks_p: smallest over the divisions, of the toys against the fitted chi-square.
+        offset_share: what the calibration's offset would add to t of a window of events from
+            elsewhere, in null spreads; mean over the divisions.
+        signal_uses: how often a signal event is used on average, in the most demanding cell.
+        kept: of `dim`, physics quantities beside the learned numbers.
+        training: `seen` or `held out` where the encoder's training saw signals, else empty.
     """
 
     encoder: str
@@ -57,6 +73,9 @@ class Row:
     chi2_ks_p: float
     accuracy: float
     accuracy_error: float
+    offset_share: float
+    signal_uses: float
+    kept: int = 0
     training: str = ""
 
 
@@ -65,7 +84,7 @@ class OverSeeds:
     """The rows of one recipe's seeds together.
 
     Attributes:
-        row: the mean of every number over seeds.
+        row: the mean of every number over seeds; of `chi2_ks_p` the smallest.
         spread: standard deviation over seeds of every number; nan with one seed.
         n_seeds: how many.
     """
@@ -95,17 +114,45 @@ def rows_of(
     return [
         Row(
             encoder=job.encoder.name,
-            dim=record["dim"],
+            dim=record["engine"]["dim"] or record["dim"],
             seed=job.seed,
             signal=signal,
             fraction=fraction,
             **_numbers(list(cell_values(record, signal, fraction))),
             accuracy=known.get("accuracy", math.nan),
             accuracy_error=known.get("error", math.nan),
-            training=_training(study, job, record, signal),
+            offset_share=_offset_share(record),
+            signal_uses=record["signal_uses"],
+            kept=len(record["engine"]["options"].get("keep") or ()),
+            training=training_mark(study, job, record, signal),
         )
         for signal, fraction in cells
     ]
+
+
+def _offset_share(record: dict[str, Any]) -> float:
+    window = record["settings"]["test"]["window"]
+    shares = [offset_share(window, d["n_pool"], d["n_ref"]) for d in record["divisions"]]
+    return float(np.mean(shares))
+
+
+def dim_text(dim: int, kept: int) -> str:
+    """Return a dimension as tables show it: learned numbers + physics quantities kept.
+
+    >>> dim_text(10, 6), dim_text(4, 0)
+    ('4 + 6', '4')
+    """
+    return f"{dim - kept} + {kept}" if kept else str(dim)
+
+
+def power_interval(row: Row, sigma: int) -> tuple[float, float]:
+    """Return the 68 % interval of a power, Clopper-Pearson, from the windows of one seed.
+
+    All seeds are tested on the same events, so more of them do not count as more windows.
+    """
+    n_above = round(getattr(row, f"power_{sigma}") * row.windows)
+    low, high = proportion_interval(n_above, row.windows)
+    return float(low), float(high)
 
 
 def _numbers(values: Sequence[tuple[NullDistribution, Float64Array]]) -> dict[str, Any]:
@@ -132,7 +179,7 @@ def _joined(parts: Iterable[Sequence[float] | Float64Array]) -> Float64Array:
     return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
 
 
-def _training(study: Study, job: EngineJob, record: dict[str, Any], signal: str) -> str:
+def training_mark(study: Study, job: EngineJob, record: dict[str, Any], signal: str) -> str:
     """Say whether training saw this signal, or only others, going by the engine's own facts."""
     trained = {sample["content_id"] for sample in record["engine"]["trained_on"]}
     files = {
@@ -163,4 +210,5 @@ def _together(rows: Sequence[Row]) -> OverSeeds:
         name: float(value.std(ddof=1)) if len(rows) > 1 else math.nan
         for name, value in values.items()
     }
+    mean["chi2_ks_p"] = float(values["chi2_ks_p"].min())
     return OverSeeds(Row(**{**first, **mean}), spread, len(rows))

@@ -8,16 +8,19 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.physics_study.config import Study
-from bench.physics_study.summary import OverSeeds, Row
+from bench.physics_study.summary import SIGMAS, OverSeeds, Row, dim_text, power_interval
 
 __all__ = [
     "accuracy_table",
     "convention_tables",
     "csv_text",
     "markdown",
+    "offset_text",
     "plus_minus",
     "results_csv",
+    "seen_signals",
     "summary_csv",
+    "uses_text",
     "z_tables",
 ]
 
@@ -55,7 +58,16 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any cell
 
 def results_csv(rows: Iterable[Row]) -> str:
     """Return every engine's rows."""
-    return csv_text([asdict(row) for row in rows])
+    return csv_text([{**asdict(row), **_power_ends(row)} for row in rows])
+
+
+def _power_ends(row: Row) -> dict[str, float]:
+    """Return both ends of the 68 % interval of each power."""
+    ends: dict[str, float] = {}
+    for sigma in SIGMAS:
+        low, high = power_interval(row, sigma)
+        ends |= {f"power_{sigma}_low": low, f"power_{sigma}_high": high}
+    return ends
 
 
 def summary_csv(groups: Iterable[OverSeeds]) -> str:
@@ -63,7 +75,7 @@ def summary_csv(groups: Iterable[OverSeeds]) -> str:
     main = ("z", "z_toys", "spreads", "power_1", "power_2", "power_3", "accuracy")
     rows = []
     for group in groups:
-        row = asdict(group.row)
+        row = {**asdict(group.row), **_power_ends(group.row)}
         row["seed"] = group.n_seeds
         row = {("seeds" if key == "seed" else key): value for key, value in row.items()}
         rows.append({**row, **{f"{name}_seeds_std": group.spread[name] for name in main}})
@@ -83,21 +95,26 @@ def plus_minus(value: float, spread: float, digits: int, scale: float = 1.0) -> 
 
 
 def z_tables(study: Study, groups: Sequence[OverSeeds]) -> str:
-    """Return a table for each fraction: accuracy, then median Z and power for each signal."""
+    """Return a table for each fraction: accuracy, then median Z and power for each signal.
+
+    At fraction 0 the power is a false-alarm rate.
+    """
     signals = list(study.data.signals)
     heads = ["embedding", "D", "seeds", "accuracy %"]
     for signal in signals:
         heads += [f"{signal} Z", f"{signal} power at 3 sigma, %"]
-    tables = [_Z_TEXT.format(test=study.test)]
+    used = [group.row for group in groups]
+    tables = [f"{_Z_TEXT.format(test=study.test)}\n{uses_text(used)}"]
+    offset = offset_text(used)
     for fraction in study.test.fractions:
         rows = []
         for line in _lines(groups, fraction):
             first = next(iter(line.values()))
-            cells = [first.row.encoder, str(first.row.dim), str(first.n_seeds), _accuracy(first)]
+            cells = [first.row.encoder, _dim(first), str(first.n_seeds), _accuracy(first)]
             for signal in signals:
                 cells += _z_cells(line.get(signal))
             rows.append(cells)
-        tables.append(f"### {100 * fraction:g} % signal\n\n{markdown(heads, rows)}")
+        tables.append(f"### {100 * fraction:g} % signal\n\n{offset}\n{markdown(heads, rows)}")
     return "\n".join(tables)
 
 
@@ -106,11 +123,55 @@ Windows of {test.window} events, {test.windows} for each signal and fraction, ov
 divisions of the background that no encoder has seen into basis, reference and pool, {test.toys}
 toys each. Z is the median over windows from the chi-square fitted to the toys, an extrapolation
 beyond them: mean over training seeds ± standard deviation over seeds, in brackets the 16 % and 84 %
-quantiles over windows. Power is the share of windows with Z >= 3, in the same way. Windows share
-the background of their division's pool, and divisions share all events, so the band over windows
-says how windows differ, not how well the median is known beyond these events
-(bench/physics_study/measure.py). Each seed: results.csv.
+quantiles over windows. Power is the share of windows with Z >= 3 (at 0 % signal: false alarms), in
+the same way, in brackets the 68 % interval (Clopper-Pearson) that the number of windows of one seed
+leaves. Windows share the background of their division's pool, and divisions share all events, so
+the band over windows says how windows differ, not how well the median is known beyond these events
+(bench/physics_study/measure.py). D: learned numbers + physics quantities kept. [seen], [held out]:
+whether training saw this signal, or only others. Each seed: results.csv.
 """
+
+
+def uses_text(rows: Sequence[Row]) -> str:
+    """Say how often signal events were used, and what follows above once."""
+    uses = max(row.signal_uses for row in rows)
+    text = f"In the most demanding cell a signal event is used {uses:.2g} times on average"
+    warning = ": its windows share events, so **its band over windows is too narrow**"
+    return f"{text}{warning if uses > 1 else ''}.\n"
+
+
+def offset_text(rows: Sequence[Row]) -> str:
+    """Say what the tables of Z leave out: the offset between a calibration and other events."""
+    shares = sorted(row.offset_share for row in rows)
+    low, high = f"{shares[0]:.2f}", f"{shares[-1]:.2f}"
+    size = low if low == high else f"{low} to {high}"
+    return (
+        "Not in these Z: the calibration's offset. To t of the fresh windows that a user of a "
+        f"calibration\ntests it adds {size} null spreads (standard deviation over calibrations), "
+        "the same to all windows\nof one calibration. The older table of `bench-physics engines` "
+        "in the README takes windows\nindependent of its calibration, and so holds one such "
+        "offset.\n"
+    )
+
+
+def seen_signals(groups: Iterable[OverSeeds]) -> dict[str, str]:
+    """Return, of encoders that were trained on signals, which of the tested ones those are."""
+    seen: dict[str, list[str]] = {}
+    for group in groups:
+        row = group.row
+        if row.training:
+            names = seen.setdefault(row.encoder, [])
+            if row.training == "seen" and row.signal not in names:
+                names.append(row.signal)
+    return {name: ", ".join(signals) or "none tested" for name, signals in seen.items()}
+
+
+def _dim(group: OverSeeds) -> str:
+    return dim_text(group.row.dim, group.row.kept)
+
+
+def _mark(group: OverSeeds) -> str:
+    return f" [{group.row.training}]" if group.row.training else ""
 
 
 def _lines(groups: Sequence[OverSeeds], fraction: float) -> list[dict[str, OverSeeds]]:
@@ -130,9 +191,10 @@ def _z_cells(group: OverSeeds | None) -> list[str]:
     if group is None:
         return ["-", "-"]
     row, spread = group.row, group.spread
-    mark = f" [{row.training}]" if row.training else ""
-    z = f"{plus_minus(row.z, spread['z'], 1)} ({row.z_low:.1f}, {row.z_high:.1f}){mark}"
-    return [z, plus_minus(row.power_3, spread["power_3"], 0, 100)]
+    z = f"{plus_minus(row.z, spread['z'], 1)} ({row.z_low:.1f}, {row.z_high:.1f}){_mark(group)}"
+    low, high = power_interval(row, 3)
+    power = plus_minus(row.power_3, spread["power_3"], 0, 100)
+    return [z, f"{power} ({100 * low:.0f}, {100 * high:.0f})"]
 
 
 def convention_tables(study: Study, groups: Sequence[OverSeeds]) -> str:
@@ -145,7 +207,7 @@ def convention_tables(study: Study, groups: Sequence[OverSeeds]) -> str:
         for line in _lines(groups, fraction):
             first = next(iter(line.values()))
             cells = [_both(line[signal]) if signal in line else "-" for signal in signals]
-            rows.append([first.row.encoder, str(first.row.dim), *cells])
+            rows.append([first.row.encoder, _dim(first), *cells])
         table = markdown(["embedding", "D", *signals], rows)
         tables.append(f"### {100 * fraction:g} % signal\n\n{table}")
     return "\n".join(tables)
@@ -160,7 +222,7 @@ counting toys, which ends at {cap:.2f}; and (t - mean) / spread of the toys, whi
 def _both(group: OverSeeds) -> str:
     row, spread = group.row, group.spread
     toys = plus_minus(row.z_toys, spread["z_toys"], 1)
-    return f"{toys}; {plus_minus(row.spreads, spread['spreads'], 1)}"
+    return f"{toys}; {plus_minus(row.spreads, spread['spreads'], 1)}{_mark(group)}"
 
 
 def accuracy_table(groups: Sequence[OverSeeds]) -> str:
@@ -168,11 +230,13 @@ def accuracy_table(groups: Sequence[OverSeeds]) -> str:
     seen: dict[tuple[str, int], OverSeeds] = {}
     for group in groups:
         seen.setdefault((group.row.encoder, group.row.dim), group)
+    trained = seen_signals(groups)
     rows = [
-        [name, str(dim), str(group.n_seeds), _accuracy(group)]
-        for (name, dim), group in seen.items()
+        [name, _dim(group), str(group.n_seeds), _accuracy(group), trained.get(name, "-")]
+        for (name, _), group in seen.items()
     ]
-    return _ACCURACY_TEXT + markdown(["embedding", "D", "seeds", "accuracy %"], rows)
+    heads = ["embedding", "D", "seeds", "accuracy %", "signals seen in training"]
+    return _ACCURACY_TEXT + markdown(heads, rows)
 
 
 _ACCURACY_TEXT = """\

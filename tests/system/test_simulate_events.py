@@ -94,6 +94,30 @@ def test_workers_do_not_change_a_bit(finished: tuple[Path, str], tmp_path: Path)
     assert output.read_bytes() == finished[0].read_bytes()
 
 
+def test_finished_file_is_left_as_it_is(finished: tuple[Path, str]) -> None:
+    output = finished[0]
+    before = output.stat()
+    code, out, _ = run(*_OPTIONS, "-o", output)
+    assert (code, out) == (0, f"already there: 16 events in {output}\n")
+    code, _, err = run(*_OPTIONS, "--seed", 5, "-o", output)
+    assert code == 2
+    assert "is there already and holds other events than this command makes" in err
+    assert err.count("\n") == 1
+    after = output.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [path.name for path in output.parent.iterdir()] == ["events.h5"]
+
+
+def test_fresh_replaces_a_file(finished: tuple[Path, str], tmp_path: Path) -> None:
+    output = tmp_path / "events.h5"
+    output.write_text("no simulation")
+    assert run(*_OPTIONS, "-o", output)[0] == 2
+    assert output.read_text() == "no simulation"
+    code, _, err = run(*_OPTIONS, "--fresh", "-o", output)
+    assert code == 0, err
+    assert output.read_bytes() == finished[0].read_bytes()
+
+
 def test_killed_run_continues_to_the_same_bits(finished: tuple[Path, str], tmp_path: Path) -> None:
     output = tmp_path / "events.h5"
     stop(output, signal.SIGKILL)
@@ -107,10 +131,11 @@ def test_killed_run_continues_to_the_same_bits(finished: tuple[Path, str], tmp_p
     assert output.read_bytes() == finished[0].read_bytes()
 
 
-def test_interrupted_run_says_what_is_kept(tmp_path: Path) -> None:
-    code, err = stop(tmp_path / "events.h5", signal.SIGINT)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_says_what_is_kept(tmp_path: Path, how: signal.Signals) -> None:
+    code, err = stop(tmp_path / "events.h5", how)
     assert code == 130
-    assert "chunks are kept in" in err
+    assert err.count("chunks are kept in") == 1
     assert "Traceback" not in err
     assert list((tmp_path / "events.h5.parts").glob("W-*.npz"))
 

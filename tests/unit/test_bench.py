@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from scipy import stats
 
@@ -12,6 +13,7 @@ from bench import physics, physics_engines
 from bench.baselines import make_baselines
 from bench.experiment import Experiment, signal_windows
 from bench.stamp import machine_stamp
+from engines.artifact import EngineFacts, SampleFacts, load_onnx, write_facts
 from engines.calibration_config import CalibrationConfig
 from engines.engine import open_engine
 from engines.errors import SampleSizeError
@@ -19,6 +21,7 @@ from engines.events import EventRange
 from engines.samples import sample_path
 from engines.types import AnyArray
 from tests.support import gaussians, window_spec
+from tests.support_commands import tiny_encoder
 
 CONFIG = CalibrationConfig(
     window=window_spec("count", 100), n_toys=60, n_basis=500, n_ref=1000, n_centres=20
@@ -124,6 +127,35 @@ def _keep_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("trained", "arguments", "said"),
+    [
+        ("sm_cocktail@0:45100", [], "trained on 100 of the test's events (sm_cocktail"),
+        ("sm_cocktail@200000:201000", [], "d4: the encoder was trained on 1000 of the test's"),
+        ("A4l@0:10", [], "trained on 10 of the test's events (A4l"),
+        ("sm_rare@0:10", ["--test", "sm_cocktail.h5@149000:235000"], "share 1000; choose ranges"),
+    ],
+)
+@pytest.mark.usefixtures("keep_logging", "_keep_threads")
+def test_events_that_trained_or_calibrated_are_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    trained: str,
+    arguments: list[str],
+    said: str,
+) -> None:
+    name, _, span = trained.partition("@")
+    source = EventRange.parse(f"{sample_path(name)}@{span}")
+    model = load_onnx(tiny_encoder(tmp_path / "d4.onnx"))
+    write_facts(model, EngineFacts(trained_on=(SampleFacts.of(source),), dim=3))
+    onnx.save_model(model, tmp_path / "d4.onnx")
+    words = [w.replace("sm_cocktail.h5", str(sample_path("sm_cocktail"))) for w in arguments]
+    assert physics.main(["engines", "--engine", str(tmp_path / "d4.onnx"), *words]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert said in err
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.physics_study.black_box import NO_SIGNAL, global_z, measure_boxes
+from bench.physics_study import figure_maps
+from bench.physics_study.black_box import NO_SIGNAL, expected_largest, global_z, measure_boxes
 from bench.physics_study.config import BlackBox, MeasureConfig
 from bench.physics_study.maps import score_window
 from bench.physics_study.measure import Deck, divide, measure_windows
 from bench.physics_study.selection import agreement, rank_recipes
-from bench.physics_study.summary import Row, cell_values, over_seeds
+from bench.physics_study.summary import Row, cell_values, over_seeds, power_interval
+from bench.physics_study.tables import seen_signals, uses_text
 from engines.calibration import calibrate_embeddings
 from engines.calibration_config import CalibrationConfig, choose_sizes
 from engines.errors import SampleSizeError
@@ -105,10 +107,69 @@ def test_a_black_box_finds_its_signal_and_no_other(
     assert all(r["n_pool"] == 12_000 - 2000 - 5000 - 2000 for r in record["references"])
 
 
-def test_global_z_is_bonferroni() -> None:
+def test_global_z_is_standard_normal_without_signal() -> None:
     z = np.array([0.3, 2.5, -1.0, 1.0])
-    assert global_z(z) == pytest.approx(stats.norm.isf(4 * stats.norm.sf(2.5)))
-    assert global_z(np.array([0.1, 0.2])) == 0.0
+    assert global_z(z) == pytest.approx(stats.norm.isf(1 - stats.norm.cdf(2.5) ** 4))
+    assert global_z(np.array([8.0, 1.0])) == pytest.approx(stats.norm.isf(2 * stats.norm.sf(8)))
+    splits = np.random.default_rng(0).normal(size=(4000, 10))
+    found = np.array([global_z(box) for box in splits])
+    assert abs(found.mean()) < 4 / np.sqrt(4000)
+    assert found.std() == pytest.approx(1, rel=0.05)
+    assert expected_largest(10) == pytest.approx(splits.max(axis=1).mean(), abs=0.04)
+
+
+def test_toys_of_a_finite_pool_scatter_as_the_docstring_says() -> None:
+    """The variance of a quadratic form: windows of a pool against windows of endless background."""
+    rng, n, n_pool, n_ref, dim = np.random.default_rng(0), 20, 60, 80, 30
+    pooled, endless = [], []
+    for _ in range(1000):
+        pool = rng.normal(size=(n_pool, dim))
+        reference = rng.normal(size=dim) / np.sqrt(n_ref)
+        toys = np.array([pool[rng.permutation(n_pool)[:n]].mean(axis=0) for _ in range(40)])
+        fresh = rng.normal(size=(40, dim)) / np.sqrt(n)
+        pooled.append(((toys - reference) ** 2).sum(axis=1).var(ddof=1))
+        endless.append(((fresh - reference) ** 2).sum(axis=1).var(ddof=1))
+    w, v = n / n_pool, n / n_ref
+    wanted = (1 - w**2 + 2 * v * (1 - w)) / (1 + 2 * v)
+    assert np.mean(pooled) / np.mean(endless) == pytest.approx(wanted, abs=0.04)
+
+
+def test_windows_without_signal_count_false_alarms(
+    background: FloatArray, bump: FloatArray
+) -> None:
+    config = replace(CONFIG, fractions=(0.0, 0.1), windows=60)
+    record = measure_windows(background, {"bump": bump}, config)
+    t = np.concatenate([(t - null.mean) / null.std for null, t in cell_values(record, "bump", 0.0)])
+    assert len(t) == 60
+    assert abs(t.mean()) < 0.6
+
+
+def test_the_interval_of_a_power_is_that_of_its_windows() -> None:
+    one = replace(row("a", 0, "x", 1.0), windows=60, power_3=0.25)
+    low, high = power_interval(one, 3)
+    exact = stats.binomtest(15, 60).proportion_ci(0.68, method="exact")
+    assert (low, high) == pytest.approx((exact.low, exact.high))
+
+
+def test_the_smallest_ks_p_over_seeds_is_kept() -> None:
+    rows = [replace(row("a", seed, "x", 1), chi2_ks_p=p) for seed, p in enumerate((0.4, 0.1))]
+    assert over_seeds(rows)[0].row.chi2_ks_p == 0.1
+
+
+def test_warning_of_signal_events_used_often() -> None:
+    once, twice = (replace(row("a", 0, "x", 1), signal_uses=uses) for uses in (0.5, 2.0))
+    assert "too narrow" not in uses_text([once])
+    assert "2 times on average" in uses_text([once, twice])
+    assert "too narrow" in uses_text([once, twice])
+
+
+def test_what_training_saw_is_said_by_encoder() -> None:
+    rows = [
+        *(replace(row("a", 0, s, 1), training=m) for s, m in (("x", "seen"), ("y", "held out"))),
+        replace(row("b", 0, "x", 1), training="held out"),
+        row("c", 0, "x", 1),
+    ]
+    assert seen_signals(over_seeds(rows)) == {"a": "x", "b": "none tested"}
 
 
 def test_the_map_scores_signal_above_background(background: FloatArray, bump: FloatArray) -> None:
@@ -122,7 +183,7 @@ def test_the_map_scores_signal_above_background(background: FloatArray, bump: Fl
 
 
 def row(encoder: str, seed: int, signal: str, z: float, *, dim: int = 4) -> Row:
-    rest = {field.name for field in fields(Row)} - {"training"}
+    rest = {field.name for field in fields(Row)} - {"training", "kept"}
     values: dict[str, Any] = dict.fromkeys(rest, 0.5)
     return Row(**{**values, "encoder": encoder, "dim": dim, "seed": seed, "signal": signal, "z": z})
 
@@ -164,3 +225,18 @@ def test_agreement_is_a_rank_correlation_with_its_interval() -> None:
     assert none.low < none.spearman < none.high
     assert none.high - none.low > 0.3
     assert agreement(scores[:3], scores[:3]) is None
+
+
+def test_flat_map_of_a_plane_keeps_its_distances() -> None:
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(50, 2)) @ np.linalg.qr(rng.normal(size=(5, 2)))[0].T
+    points, method = figure_maps.flat_map(plane.astype(np.float32), "pca")
+    assert method == "PCA"
+    wanted = np.linalg.norm(plane[0] - plane[1])
+    assert np.linalg.norm(points[0] - points[1]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_flat_map_without_umap_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "umap", None)
+    _, method = figure_maps.flat_map(np.eye(5, dtype=np.float32))
+    assert "for want of umap-learn" in method

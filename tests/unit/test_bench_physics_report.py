@@ -11,7 +11,6 @@ import pytest
 from scipy import stats
 
 from bench import physics
-from bench.physics_study import figure_maps
 from bench.physics_study.config import Study
 from bench.physics_study.embedded import Embedded, check_unseen
 from bench.physics_study.jobs import left_out_jobs, study_jobs
@@ -20,7 +19,8 @@ from bench.physics_study.read_study import read_study
 from bench.physics_study.running import run_jobs
 from bench.physics_study.select_report import write_selection
 from bench.physics_study.store import Store
-from bench.physics_study.summary import rows_of
+from bench.physics_study.summary import over_seeds, rows_of
+from bench.physics_study.tables import z_tables
 from engines.artifact import EngineFacts, SampleFacts, load_onnx, write_facts
 from engines.errors import ArtifactError, MismatchError
 from engines.events import EventRange
@@ -160,6 +160,34 @@ def test_selection_finds_the_process_and_keeps_signals_apart(study: Study) -> No
     assert "A4l" in check
 
 
+@pytest.mark.usefixtures("keep_logging")
+def test_tables_say_what_z_leaves_out(study: Study, text: str) -> None:
+    n_pool = 8000 - 5000 - 1500
+    share = 200 * np.sqrt(2 / (n_pool * 1500) + 1 / n_pool**2)
+    assert text.count(f"it adds {share:.2f} null spreads (standard") == 2
+    uses = 6 * 200 * 0.2 / 2000
+    assert f"a signal event is used {uses:.2g} times on average.\n" in text
+    rows = table_rows(study, "results.csv")
+    assert all(float(r["offset_share"]) == pytest.approx(share, rel=1e-4) for r in rows)
+    low, high = stats.binomtest(6, 6).proportion_ci(0.68, method="exact")
+    full = next(r for r in rows if r["power_3"] == "1")
+    assert float(full["power_3_low"]) == pytest.approx(low, abs=1e-4)
+    assert float(full["power_3_high"]) == high
+    accuracy = text.partition("## Background accuracy")[2].partition("## Black boxes")[0]
+    (aware,) = (line for line in accuracy.splitlines() if line.startswith("| aware | 3 | 1 |"))
+    assert aware.endswith(" | A4l |")
+
+
+def test_kept_quantities_stand_beside_the_learned_dimension(study: Study) -> None:
+    job = study_jobs(study)[0]
+    record = read_piece(pieces_of(study, job)[1], Store(study.folder))
+    assert record is not None
+    record["engine"] |= {"dim": 10, "options": {"keep": ["met"] * 6}}
+    rows = rows_of(study, job, record, None)
+    assert {(row.dim, row.kept) for row in rows} == {(10, 6)}
+    assert "| tiny | 4 + 6 | 1 |" in z_tables(study, over_seeds(rows))
+
+
 def test_what_is_there_is_not_measured_again(study: Study) -> None:
     files = {path: path.stat().st_mtime_ns for path in (study.folder / "results").iterdir()}
     jobs = [*study_jobs(study), *left_out_jobs(study)]
@@ -234,18 +262,3 @@ def test_rows_know_the_accuracy(study: Study) -> None:
     row = rows_of(study, job, records[1], records[0])[0]
     assert row.accuracy == records[0]["accuracy"]["accuracy"]
     assert 0.6 < row.accuracy < 1
-
-
-def test_flat_map_of_a_plane_keeps_its_distances() -> None:
-    rng = np.random.default_rng(0)
-    plane = rng.normal(size=(50, 2)) @ np.linalg.qr(rng.normal(size=(5, 2)))[0].T
-    points, method = figure_maps.flat_map(plane.astype(np.float32), "pca")
-    assert method == "PCA"
-    wanted = np.linalg.norm(plane[0] - plane[1])
-    assert np.linalg.norm(points[0] - points[1]) == pytest.approx(wanted, rel=1e-5)
-
-
-def test_flat_map_without_umap_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "umap", None)
-    _, method = figure_maps.flat_map(np.eye(5, dtype=np.float32))
-    assert "for want of umap-learn" in method

@@ -16,7 +16,7 @@ SMOKE = Path(physics.__file__).parent / "studies" / "smoke.toml"
 STUDY = f"""
 [data]
 folder = "{sample_path("A4l").parent}"
-background = "sm_cocktail.h5@0:20000"
+background = "sm_cocktail.h5@0:60000"
 extra = ["sm_rare.h5@0:500"]
 [data.signals]
 A4l = "A4l.h5@1000:"
@@ -52,8 +52,8 @@ def written(folder: Path, text: str = STUDY) -> Path:
 def test_study_says_who_sees_what(tmp_path: Path) -> None:
     study = read_study(written(tmp_path))
     cocktail = sample_path("sm_cocktail")
-    assert study.data.training == EventRange(cocktail, 0, 16_000)
-    assert study.data.test == EventRange(cocktail, 16_000, 20_000)
+    assert study.data.training == EventRange(cocktail, 0, 48_000)
+    assert study.data.test == EventRange(cocktail, 48_000, 60_000)
     assert study.data.signals == {"A4l": EventRange(sample_path("A4l"), 1000, 3000)}
     assert study.test.fractions == (0.01, 0.05)
     assert study.folder == tmp_path / "study-study"
@@ -65,14 +65,14 @@ def test_study_says_who_sees_what(tmp_path: Path) -> None:
 def test_every_seed_and_dimension_is_an_engine_and_a_baseline_is_one(tmp_path: Path) -> None:
     study = read_study(written(tmp_path))
     assert list(map(str, study_jobs(study))) == [
-        "My MLP D 2 seed 3",
-        "My MLP D 4 seed 3",
+        "My MLP D 2 + 2 seed 3",
+        "My MLP D 4 + 2 seed 3",
         "six seed 0",
-        "My MLP D 2 seed 5",
-        "My MLP D 4 seed 5",
+        "My MLP D 2 + 2 seed 5",
+        "My MLP D 4 + 2 seed 5",
     ]
     left_out = left_out_jobs(study)
-    assert str(left_out[0]) == "My MLP D 2 without Z seed 3"
+    assert str(left_out[0]) == "My MLP D 2 + 2 without Z seed 3"
     assert len(left_out) == 5
     assert len({job.name for job in (*study_jobs(study), *left_out)}) == 10
 
@@ -116,18 +116,37 @@ def test_an_engine_is_named_by_all_that_it_depends_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("window = 500", "window = 5000", "[test] window must be at most the 4000 background"),
+        ("window = 500", "window = 50000", "[test] window must be at most the 12000 background"),
         ("window = 500", "", "[test] window must be given"),
         ("window = 500", "window = true", "[test] window must be a whole number from 1"),
         ("window = 500", "window = 500\nwidth = 2", "[test] width is no key of a study"),
         ("[0.05, 0.01]", "[0.05, 1.5]", "[test] fractions must lie between 0 and 1; got 1.5"),
         ("[0.05, 0.01]", "[]", "[test] fractions must hold at least one"),
+        ("[0.05, 0.01]", "[0]", "[test] fractions must hold at least one share above 0"),
+        ("[0.05, 0.01]", "[0.05, false]", "fractions must lie between 0 and 1; got False"),
+        ("window = 500", "window = 500\nn_ref = 9000", "[test] n_ref is too large for the"),
+        ("window = 500", "window = 4000", "[test] window is too large for the background"),
+        ("@1000:", "@2990:", "[test] asks for up to 45 events of A4l in one window"),
+        ("Z = 2", "Z = 9", "[data.processes] Z must be a label of the background, one of [0, 1"),
+        ("Z = 2", "'Z/g' = 2", "[data.processes] 'Z/g' must be a name without '/'"),
+        ("A4l = ", "'A/4l' = ", "[data.signals] 'A/4l' must be a name without '/'"),
+        ("sm_rare.h5@0:500", "sm_cocktail.h5@50000:50500", "[data] extra must hold none of the"),
+        ("mirror = false", "miror = false", "options miror is no option of train-encoder"),
+        ('name = "six"', 'name = "my mlp"', "must have names that differ in letters or digits"),
+        ('processes = ["Z"]', "processes = [{a = 1}]", "[select] processes must be a list of"),
+        ("[select]", '[select]\nencoders = [["six"]]', "[select] encoders must be a list of tex"),
+        (
+            "[select]",
+            '[[encoders]]\nname = "a"\nsignals = ["A4l"]\n[select]\nencoders = ["a"]',
+            "[select] encoders must be trained on no signal, for none to enter the ranking; 'a' is",
+        ),
+        ("[select]", "[select]\nfractions = [0]", "[select] fractions must lie between 0 and 1"),
         ("[0.05, 0.01]", "[0.05, 0.05]", "[test] fractions must hold each value once"),
         ("[0.05, 0.01]", "0.05", "[test] fractions must be a list"),
         ("sm_rare.h5@0:500", "absent.h5", "absent.h5 does not exist"),
         ("sm_rare.h5@0:500", "sm_rare.h5@0:99999", "[data] extra must be a range of 12000"),
         ("@1000:", "@500:", "signals must leave the test its own events of A4l"),
-        ("events = 9000", "events = 17000", "'My MLP'] events must be at most the 16000"),
+        ("events = 9000", "events = 49000", "'My MLP'] events must be at most the 48000"),
         ("events = 9000", "event = 9000", "'My MLP'] event is no key"),
         ("events = 9000", 'signals = ["x"]', "signals must be among ['A4l']; got 'x'"),
         ("epochs = 2", "seed = 2", "options seed is no option of a study's encoders"),
@@ -140,7 +159,7 @@ def test_an_engine_is_named_by_all_that_it_depends_on(tmp_path: Path) -> None:
         ("[select]", "[selct]", "selct is no key of a study"),
         ("[train]", "[[train]]", "[train] must be a table"),
         ("[select]", "[map]\nmethod = 'x'\n[select]", "[map] method must be umap or pca"),
-        ("[select]", "[blackbox]\nsplits = 8\n[select]", "[blackbox] splits must leave some"),
+        ("[select]", "[blackbox]\nsplits = 24\n[select]", "[blackbox] splits must leave some"),
         ("[data]", "[data", "cannot read the study"),
     ],
 )
@@ -153,6 +172,16 @@ def test_a_bad_key_is_named(tmp_path: Path, old: str, new: str, said: str) -> No
     assert said in str(caught.value)
     assert "study.toml" in str(caught.value)
     assert "\n" not in str(caught.value).partition("(")[0]
+
+
+def test_a_selection_is_by_default_of_encoders_that_learn_from_no_signal(tmp_path: Path) -> None:
+    text = STUDY.replace("[0.05, 0.01]", "[0.05, 0]").replace(
+        "[test]", '[[encoders]]\nname = "aware"\nsignals = ["A4l"]\n[test]'
+    )
+    study = read_study(written(tmp_path, text))
+    assert study.selection is not None
+    assert study.selection.encoders == ("My MLP", "six")
+    assert (study.test.fractions, study.selection.test.fractions) == ((0.0, 0.05), (0.05,))
 
 
 def test_the_smoke_study_is_one() -> None:

@@ -62,6 +62,22 @@ def test_command_line_wins(parser: CommandParser, config: Path) -> None:
     assert (got.window, got.dims, got.end) == (7, [3], True)
 
 
+@pytest.mark.parametrize("text", ["two", "0", "-3", "2.5", ""])
+def test_what_is_no_positive_whole_number_is_said_in_words(
+    parser: CommandParser, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(parser, ["bkg.h5", f"--window={text}"], capsys)
+    assert f"must be a whole number above zero; got {text}" in message
+
+
+@pytest.mark.parametrize("text", ["fast", "0", "nan", "inf"])
+def test_what_is_no_positive_number_is_said_in_words(
+    parser: CommandParser, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(parser, ["bkg.h5", f"--rate={text}"], capsys)
+    assert f"must be a number above zero; got {text}" in message
+
+
 def test_defaults_hold_without_a_file(parser: CommandParser) -> None:
     got = parser.parse(["bkg.h5"])
     assert (got.window, got.loop, got.end, got.dims) == (100, False, True, [4])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from bench.distributions import DISTRIBUTIONS
-from bench.simulation_agreement import Comparison, compare_processes, describe
+from bench.simulation_agreement import Comparison, ProcessComparison, compare_processes, describe
+from bench.simulation_files import describe_file
 from bench.simulation_plot import draw_comparison
 from engines.errors import EventError, SampleSizeError
-from engines.event_files import write_events
+from engines.event_files import EventFile, write_events
 from engines.samples import sample_path
 from tests.conftest import MakeEvents
 
@@ -62,6 +63,30 @@ def test_processes_are_compared_by_label(tmp_path: Path) -> None:
     assert table.count("\n| ") == 2
     draw_comparison(found, tmp_path / "out.png")
     assert (tmp_path / "out.png").stat().st_size > 10_000
+
+
+def test_too_few_events_are_no_p_value() -> None:
+    few = Comparison(MET, np.array([3, 0]), np.array([5, 0]), 3, 5)
+    assert np.isnan(few.p_value)
+    assert few.p_text == "too few"
+    enough = Comparison(MET, np.array([30, 10]), np.array([50, 50]), 40, 100)
+    assert enough.p_text == f"{enough.p_value:.2g}"
+    process = ProcessComparison("W", 0, 3, 5, (few,))
+    assert process.record()["distributions"]["met"]["p_value"] is None
+
+
+def test_file_is_described_so_that_it_can_be_made_again(
+    tmp_path: Path, make_events: MakeEvents
+) -> None:
+    path = tmp_path / "a.h5"
+    origin = {"seed": 5, "shuffled": True, "versions": '{"numpy": "2"}', "unknown": [1, 2]}
+    write_events(path, make_events(30), np.zeros(30), attributes=origin)
+    with EventFile(path) as file:
+        expected = {"name": "a.h5", "content_id": file.content_id, "n_events": 30}
+    known = {"seed": 5, "shuffled": True, "versions": {"numpy": "2"}}
+    assert describe_file(path) == {**expected, "simulation": known}
+    write_events(path, make_events(30))
+    assert "simulation" not in describe_file(path)
 
 
 def test_another_process_is_told_apart(tmp_path: Path, make_events: MakeEvents) -> None:

@@ -1,6 +1,7 @@
 """Plans and the folder of finished chunks."""
 
 import errno
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from engines.errors import ArtifactError, MismatchError, ParameterError
+from training.simulation.detector_config import DetectorConfig
 from training.simulation.plan import make_plan
 from training.simulation.processes import MIXES, PROCESSES
 from training.simulation.store import ChunkStore, read_chunk, write_chunk
@@ -38,10 +40,41 @@ def test_chunks_hold_all_events_and_differ_in_their_seeds() -> None:
     assert all(1 <= pythia <= 900_000_000 for pythia, _ in seeds)
 
 
-def test_seeds_depend_on_the_process_not_on_its_company() -> None:
-    alone = make_plan(["tt"], None, 500).chunks()
-    together = make_plan(["W", "tt"], None, 1000).chunks()
-    assert alone[0].seeds == next(c for c in together if c.name == alone[0].name).seeds
+REQUESTS = {
+    "two": make_plan(["W", "Z"], None, 600),
+    "other order": make_plan(["Z", "W"], None, 600),
+    "alone": make_plan(["W"], None, 600),
+    "more": make_plan(["W", "Z"], None, 601),
+    "mix": make_plan([], "sm", 600),
+    "seed": make_plan(["W", "Z"], None, 600, seed=1),
+    "responses": make_plan(["W", "Z"], None, 600, resimulate=1),
+    "soft": make_plan(["W", "Z"], None, 600, n_soft=1300),
+    "detector": make_plan(["W", "Z"], None, 600, detector=DetectorConfig(jet_scale=1.0)),
+}
+
+
+@pytest.mark.parametrize("names", list(combinations(REQUESTS, 2)), ids=" - ".join)
+def test_seeds_depend_on_all_that_is_asked_for(names: tuple[str, str]) -> None:
+    one, two = (REQUESTS[name] for name in names)
+    assert one.request_id != two.request_id
+    for of in (0, 1):
+        seeds = [{c.seeds[of] for c in [*p.chunks(), *p.pool_chunks()]} for p in (one, two)]
+        assert not seeds[0] & seeds[1]
+    assert one.order().integers(2**62) != two.order().integers(2**62)
+
+
+def test_same_request_has_the_same_chunks() -> None:
+    again = make_plan(["W", "Z"], None, 600, n_soft=2 * 1200)
+    assert again.chunks() == REQUESTS["two"].chunks()
+    assert again.pool_chunks() == REQUESTS["two"].pool_chunks()
+    assert again.request_id == REQUESTS["two"].request_id
+
+
+def test_slow_processes_have_small_chunks() -> None:
+    sizes = {p.name: p.chunk_events for p in PROCESSES.values()}
+    assert min(sizes, key=lambda name: sizes[name]) == "QCD"
+    chunks = make_plan(["QCD"], None, 120).chunks()
+    assert [chunk.n_events for chunk in chunks] == [50, 50, 20]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Runs the chunks of a simulation in processes of their own and keeps what is finished."""
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -21,9 +20,7 @@ from training.simulation.particles import EventBlock
 from training.simulation.plan import Chunk, Plan
 from training.simulation.store import ChunkStore, read_chunk, write_chunk
 
-__all__ = ["ChunkJob", "run_chunks"]
-
-_LOG = logging.getLogger(__name__)
+__all__ = ["ChunkJob", "kept", "run_chunks"]
 
 
 @dataclass
@@ -76,20 +73,16 @@ def run_chunks(plan: Plan, store: ChunkStore, n_workers: int) -> None:
         WorkerError: if a worker is killed; says what is kept.
         ArtifactError: if a chunk cannot be written; says what is kept.
     """
-    pool, chunks = plan.pool_chunks(), plan.chunks()
+    pool, chunks = plan.pool_chunks(), sorted(plan.chunks(), key=_pace)
     pool_paths = [store.path(chunk.name) for chunk in pool]
-    every = [*pool, *chunks]
-    progress = Progress(sum(chunk.n_events for chunk in every), "simulated")
+    progress = Progress(sum(chunk.n_events for chunk in [*pool, *chunks]), "simulated")
     try:
         for stage, pool_of in ((pool, ()), (chunks, tuple(pool_paths))):
             job = ChunkJob(plan, stage, [store.path(chunk.name) for chunk in stage], pool_of)
             _run_stage(job, store, n_workers, progress.advance)
     except (WorkerError, ArtifactError) as exc:
-        msg = f"{exc}; {_kept(store, every)}"
+        msg = f"{exc}; {kept(plan, store)}"
         raise type(exc)(msg) from exc
-    except KeyboardInterrupt:
-        _LOG.info("%s", _kept(store, every))
-        raise
     finally:
         progress.close()
 
@@ -108,7 +101,14 @@ def _run_stage(
             advance(job.chunks[number].n_events, job.chunks[number].name)
 
 
-def _kept(store: ChunkStore, chunks: Sequence[Chunk]) -> str:
+def _pace(chunk: Chunk) -> int:
+    """Return what sorts slow processes to the front: no worker then waits long for the last."""
+    return 0 if chunk.process is None else chunk.process.chunk_events
+
+
+def kept(plan: Plan, store: ChunkStore) -> str:
+    """Say what a simulation that ends here leaves."""
+    chunks = [*plan.pool_chunks(), *plan.chunks()]
     done = sum(store.has(chunk.name) for chunk in chunks)
     return (
         f"{done} of {len(chunks)} chunks are kept in {store.folder}; "

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
-from engines.errors import ArtifactError
+from engines.errors import ArtifactError, MismatchError
 from engines.event_files import EventWriter
 from engines.events import N_FEATURES, N_OBJECTS
 from engines.types import FloatArray, IntArray
@@ -16,7 +17,7 @@ from training.simulation.plan import Plan
 from training.simulation.processes import COMMON_SETTINGS, PROCESSES, SOFT_SETTINGS
 from training.simulation.store import ChunkStore, read_chunk
 
-__all__ = ["ProcessSummary", "write_output"]
+__all__ = ["ProcessSummary", "holds", "write_output"]
 
 _BLOCK = 4096
 
@@ -59,6 +60,33 @@ class _SimulationWriter(EventWriter):
         first = len(dataset)
         dataset.resize(first + len(realisations), axis=0)
         dataset[first:] = realisations
+
+
+def holds(path: Path, plan: Plan) -> bool:
+    """Whether the output is there already.
+
+    Raises:
+        MismatchError: if another file is there.
+    """
+    if not path.exists():
+        return False
+    expected = _origin(plan)
+    try:
+        with h5py.File(path) as file:
+            found = {name: str(file.attrs.get(name)) for name in expected}
+    except OSError:
+        found = {}
+    if found.get("request_id") != expected["request_id"]:
+        other = "other events"
+    elif any(found[name] != str(value) for name, value in expected.items()):
+        other = "events of other versions"
+    else:
+        return True
+    msg = (
+        f"{path} is there already and holds {other} than this command makes; give another "
+        "--output, or --fresh to replace it"
+    )
+    raise MismatchError(msg)
 
 
 def write_output(path: Path, plan: Plan, store: ChunkStore) -> list[ProcessSummary]:
@@ -149,18 +177,24 @@ def _summarise(name: str, paths: Sequence[Path]) -> ProcessSummary:
 
 def _attributes(plan: Plan, summaries: Sequence[ProcessSummary]) -> dict[str, Any]:
     """Return where the events come from; no times, so that equal runs give equal files."""
-    settings = plan.settings()
     processes = {summary.name: asdict(summary) for summary in summaries}
+    return _origin(plan) | {"processes": json.dumps(processes)}
+
+
+def _origin(plan: Plan) -> dict[str, Any]:
+    """Return the attributes that are known before anything is simulated."""
+    settings = plan.settings()
     versions = settings["versions"]
     return {
         "generator": f"Pythia (pythia8mc {versions['pythia8mc']}), pp at 13 TeV",
         "generator_settings": json.dumps(COMMON_SETTINGS),
         "soft_settings": json.dumps(SOFT_SETTINGS),
-        "processes": json.dumps(processes),
         "detector": json.dumps(settings["detector"]),
         "versions": json.dumps(versions),
         "seed": plan.seed,
         "soft_events": plan.n_soft,
         "resimulate": plan.resimulate,
         "shuffled": plan.shuffle,
+        # Of all that was asked for; the random streams are derived from it.
+        "request_id": plan.request_id,
     }

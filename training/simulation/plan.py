@@ -1,7 +1,9 @@
 """What is to be simulated, cut into chunks that need nothing of each other."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,7 @@ from training.simulation.processes import MIXES, PROCESSES, Process, parse_proce
 
 __all__ = ["Chunk", "Plan", "make_plan"]
 
-_CHUNK_EVENTS = 250
-_POOL_CHUNK_EVENTS = 1000
+_POOL_CHUNK_EVENTS = 500
 _SOFT_PER_EVENT = 2
 _MIN_POOL, _MAX_POOL = 200, 16_000
 _MAX_PYTHIA_SEED = 900_000_000
@@ -43,10 +44,13 @@ class Chunk:
 class Plan:
     """A simulation.
 
+    Its random streams depend on everything that is asked for, so that other simulations hold other
+    collisions, with the same seed as well: a file to train with and one to test with share none.
+
     Attributes:
         counts: accepted events by process name, in the order of the output.
         shuffle: whether the processes are mixed.
-        seed: of everything.
+        seed: of everything, together with all else that is asked for.
         resimulate: further responses to each accepted event.
         n_soft: soft events in the pool.
         detector: its settings.
@@ -64,17 +68,25 @@ class Plan:
         """Events of all processes."""
         return sum(n for _, n in self.counts)
 
+    @property
+    def request_id(self) -> str:
+        """SHA-256 of all that is asked for; what the random streams are derived from."""
+        return hashlib.sha256(json.dumps(self._request(), sort_keys=True).encode()).hexdigest()
+
     def settings(self) -> dict[str, Any]:
         """Return everything that the output depends on, JSON-able."""
+        return {**self._request(), "versions": versions("numpy", "pythia8mc", "fastjet")}
+
+    def _request(self) -> dict[str, Any]:
         return {
-            "events": dict(self.counts),
+            # Pairs, since the order of the processes counts.
+            "events": [list(pair) for pair in self.counts],
             "mix": self.shuffle,
             "seed": self.seed,
             "resimulate": self.resimulate,
             "soft-events": self.n_soft,
             "detector": self.detector.describe(),
-            "processes": {name: asdict(PROCESSES[name]) for name, _ in self.counts},
-            "versions": versions("numpy", "pythia8mc", "fastjet"),
+            "processes": {name: PROCESSES[name].definition() for name, _ in self.counts},
         }
 
     def pool_chunks(self) -> list[Chunk]:
@@ -86,17 +98,23 @@ class Plan:
         return [
             chunk
             for name, n in self.counts
-            for chunk in self._chunks(name, PROCESSES[name], n, _CHUNK_EVENTS)
+            for chunk in self._chunks(name, PROCESSES[name], n, PROCESSES[name].chunk_events)
         ]
 
     def order(self) -> np.random.Generator:
         """Return what draws the order of a mixture."""
-        return np.random.default_rng([self.seed, _SHUFFLE_STREAM])
+        return np.random.default_rng([self._key, _SHUFFLE_STREAM])
+
+    @property
+    def _key(self) -> int:
+        return int(self.request_id, 16)
 
     def _chunks(self, name: str, process: Process | None, n: int, size: int) -> Iterator[Chunk]:
-        stream = _POOL_STREAM if process is None else process.label
+        key, stream = self._key, _POOL_STREAM if process is None else process.label
         for index, first in enumerate(range(0, n, size)):
-            state = np.random.SeedSequence([self.seed, stream, index]).generate_state(2)
+            state = np.random.SeedSequence([key, stream, index]).generate_state(2)
+            # Pythia knows 900 million seeds: of two files with n chunks of a process each, about
+            # n^2 / 9e8 chunks hold the same generated events.
             seeds = (1 + int(state[0]) % _MAX_PYTHIA_SEED, int(state[1]))
             yield Chunk(f"{name}-{index:05d}", process, min(size, n - first), seeds)
 
@@ -117,7 +135,7 @@ def make_plan(
         names: processes, each with `n_events` events, one after the other; or none.
         mix: a shuffled mixture of `n_events` events, in place of processes.
         n_events: accepted events.
-        seed: of everything, 0 or more.
+        seed: 0 or more; another seed, or other events, gives other collisions.
         resimulate: further responses to each accepted event.
         n_soft: soft events in the pool; by default two for each event, at most 16,000.
         detector: its settings.
@@ -126,6 +144,15 @@ def make_plan(
         ParameterError: if there is neither or both of processes and mixture, a process comes
             twice, or a name or number is none.
     """
+    _check(names, mix, seed, resimulate)
+    counts = _mixed(mix, n_events) if mix is not None else dict.fromkeys(names, n_events)
+    total = sum(counts.values())
+    pool = min(max(_SOFT_PER_EVENT * total, _MIN_POOL), _MAX_POOL) if n_soft is None else n_soft
+    config = detector or DetectorConfig()
+    return Plan(tuple(counts.items()), mix is not None, seed, resimulate, pool, config)
+
+
+def _check(names: Sequence[str], mix: str | None, seed: int, resimulate: int) -> None:
     if bool(names) == (mix is not None):
         msg = "either processes or a mixture must be named; give --process NAME ... or --mix NAME"
         raise ParameterError(msg)
@@ -135,13 +162,8 @@ def make_plan(
     if seed < 0 or resimulate < 0:
         msg = f"seed and resimulate must be 0 or more; got {seed} and {resimulate}"
         raise ParameterError(msg)
-    counts = _mixed(mix, n_events) if mix is not None else dict.fromkeys(names, n_events)
-    for name in counts:
+    for name in names:
         parse_process(name)
-    total = sum(counts.values())
-    pool = min(max(_SOFT_PER_EVENT * total, _MIN_POOL), _MAX_POOL) if n_soft is None else n_soft
-    config = detector or DetectorConfig()
-    return Plan(tuple(counts.items()), mix is not None, seed, resimulate, pool, config)
 
 
 def _mixed(mix: str, n_events: int) -> dict[str, int]:

@@ -6,7 +6,8 @@ Source: Govorkova et al., doi:10.1038/s41597-022-01187-8, Table 1; Bierlich et a
 comprehensive guide to the physics and usage of PYTHIA 8.3", arXiv:2203.11601.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from engines.errors import ParameterError
 
@@ -40,6 +41,8 @@ class Process:
             gives one with probability p then enters with 1 - (1 - p)^tries: hard events, which
             give one often, enter less often than they should, by a fifth at p = 0.005.
         branching: factor on Pythia's cross-section for decays that the settings leave out.
+        chunk_events: accepted events that are simulated together, a few seconds of work: the
+            slower the process, the fewer.
     """
 
     name: str
@@ -48,6 +51,11 @@ class Process:
     settings: tuple[str, ...]
     decay_tries: int = 0
     branching: float = 1.0
+    chunk_events: int = 250
+
+    def definition(self) -> dict[str, Any]:
+        """Return what its events depend on, JSON-able."""
+        return {key: value for key, value in asdict(self).items() if key != "text"}
 
 
 PROCESSES = {
@@ -65,6 +73,7 @@ PROCESSES = {
             "bb and cc, pT-hat > 30 GeV, with a hard isolated lepton of a heavy hadron",
             ("HardQCD:hardbbbar=on", "HardQCD:hardccbar=on", "PhaseSpace:pTHatMin=30"),
             decay_tries=100,
+            chunk_events=50,
         ),
         Process(
             "Z",
@@ -100,6 +109,7 @@ PROCESSES = {
             12,
             "gg -> h0(60 GeV) -> tau tau",
             ("HiggsSM:gg2H=on", "25:m0=60", "25:onMode=off", "25:onIfMatch=15 -15"),
+            chunk_events=100,
         ),
         Process(
             "hpmtaunu",
@@ -111,6 +121,7 @@ PROCESSES = {
                 *("37:onIfMatch=15 16", "15:onMode=off", "15:onIfAny=11 13"),
             ),
             branching=_TAU_TO_LEPTON,
+            chunk_events=100,
         ),
     )
 }

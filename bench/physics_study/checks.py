@@ -1,0 +1,215 @@
+"""What is wrong with a study as a whole, said before anything is trained."""
+
+import contextlib
+import io
+import math
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from bench.physics_study.config import Data, Encoder, MeasureConfig, Selection, Study
+from bench.physics_study.jobs import sample_facts, slug
+from engines.artifact import EngineFacts, load_onnx, read_facts
+from engines.calibration_config import CalibrationConfig, choose_sizes
+from engines.errors import MismatchError, ParameterError, SampleSizeError
+from engines.event_files import read_labels
+from engines.events import EventRange
+from engines.types import IntArray
+from engines.windows import WindowSpec
+
+__all__ = ["check_study", "learned_signals"]
+
+#: The number of signal events in a window is binomial: so many standard deviations must be there.
+_MARGIN = 4.0
+
+
+def check_study(study: Study) -> None:
+    """Refuse what would fail, or mislead, only after trainings.
+
+    Raises:
+        ParameterError: naming the key.
+        SampleSizeError: likewise, where events are too few.
+    """
+    _check_reserved(study.data)
+    _check_names(study.encoders)
+    for encoder in study.encoders:
+        _check_signals(encoder, study.data)
+        _check_files(encoder, study.data)
+    _check_options(study.encoders)
+    _check_processes(study.data)
+    _check_tests(study)
+    if study.selection is not None:
+        _check_selection(study, study.selection)
+
+
+def learned_signals(encoder: Encoder, data: Data) -> list[str]:
+    """Return the signals that an encoder learns from, or that its files were trained on."""
+    names = list(encoder.signals)
+    known = {**data.signals, **data.training_signals}
+    for file in encoder.files:
+        trained = {sample.content_id for sample in read_facts(load_onnx(file)).trained_on}
+        names += [n for n, source in known.items() if sample_facts(source).content_id in trained]
+    return list(dict.fromkeys(names))
+
+
+def _check_reserved(data: Data) -> None:
+    test = sample_facts(data.test)
+    named = [("[data] extra", source) for source in data.extra]
+    named += [(f"[data.training_signals] {n}", s) for n, s in data.training_signals.items()]
+    for label, source in named:
+        shared = sample_facts(source).overlap(test)
+        if shared:
+            msg = (
+                f"{label} must hold none of the background reserved for tests, {data.test}; "
+                f"{source} holds {shared} of its events"
+            )
+            raise ParameterError(msg)
+
+
+def _check_names(encoders: Iterable[Encoder]) -> None:
+    names: dict[str, str] = {}
+    for encoder in encoders:
+        other = names.setdefault(slug(encoder.name), encoder.name)
+        if other != encoder.name:
+            msg = (
+                "[[encoders]] must have names that differ in letters or digits, as files are named "
+                f"by them; got {other!r} and {encoder.name!r}"
+            )
+            raise ParameterError(msg)
+
+
+def _check_signals(encoder: Encoder, data: Data) -> None:
+    for name in encoder.signals:
+        train = data.training_signals[name]
+        for tested, source in data.signals.items():
+            if sample_facts(source).overlap(sample_facts(train)):
+                msg = (
+                    f"[encoders {encoder.name!r}] signals must leave the test its own events of "
+                    f"{tested}; training has {train}, the test {source}"
+                )
+                raise ParameterError(msg)
+
+
+def _check_files(encoder: Encoder, data: Data) -> None:
+    from bench.physics_study.embedded import check_unseen
+
+    dims: dict[int, str] = {}
+    for file in encoder.files:
+        model = load_onnx(file)
+        facts: EngineFacts = read_facts(model)
+        shape = model.graph.output[0].type.tensor_type.shape.dim
+        dims.setdefault(facts.dim or (shape[-1].dim_value if shape else 0), file.name)
+        try:
+            check_unseen(facts, [data.test, *data.signals.values()])
+        except MismatchError as exc:
+            msg = f"[encoders {encoder.name!r}] files must suit the test; of {file.name}: {exc}"
+            raise ParameterError(msg) from exc
+    if len(dims) > 1:
+        said = ", ".join(f"{name} has {dim}" for dim, name in dims.items())
+        msg = f"[encoders {encoder.name!r}] files must be of one dimension; {said}"
+        raise ParameterError(msg)
+
+
+def _check_options(encoders: Iterable[Encoder]) -> None:
+    from training import train_encoder
+
+    help_text = io.StringIO()
+    with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):
+        train_encoder.main(["--help"])
+    known = set(re.findall(r"--([a-z][a-z0-9-]*)", help_text.getvalue()))
+    for encoder in encoders:
+        for option in () if encoder.files else encoder.options:
+            if option.replace("_", "-") not in known:
+                msg = (
+                    f"[encoders {encoder.name!r}] options {option} is no option of train-encoder; "
+                    "see train-encoder --help"
+                )
+                raise ParameterError(msg)
+
+
+def _check_processes(data: Data) -> None:
+    if not data.processes:
+        return
+    whole = EventRange(data.test.path, data.training.start, data.test.stop)
+    held = {int(label) for source in (whole, *data.extra) for label in np.unique(_labels(source))}
+    for name, label in data.processes.items():
+        if label not in held:
+            msg = (
+                f"[data.processes] {name} must be a label of the background, one of "
+                f"{sorted(held)}; got {label}"
+            )
+            raise ParameterError(msg)
+
+
+def _labels(source: EventRange) -> IntArray:
+    labels = read_labels(source)
+    if labels is None:
+        msg = f"[data.processes] must be left out where a file has no labels, as {source.path}"
+        raise ParameterError(msg)
+    return labels
+
+
+def _n_events(source: EventRange) -> int:
+    return (source.stop or 0) - source.start
+
+
+def _check_tests(study: Study) -> None:
+    test, box, maps = study.test, study.black_box, study.maps
+    n_test = _n_events(study.data.test)
+    _check_sizes("test", n_test, test.window, test.n_ref)
+    n_signal = {name: _n_events(source) for name, source in study.data.signals.items()}
+    for name, n in n_signal.items():
+        _check_windows("test", test, name, n)
+    wanted: list[tuple[str, str, int]] = []
+    if box is not None:
+        n_box = box.splits * box.window
+        _check_sizes("blackbox", n_test - n_box, box.window, box.n_ref)
+        wanted += [("blackbox", name, round(box.fraction * n_box)) for name in box.signals]
+    if maps is not None:
+        wanted += [("map", name, round(maps.fraction * test.window)) for name in maps.signals]
+    for where, name, needed in wanted:
+        _check_signal(where, name, n_signal[name], needed)
+
+
+def _check_sizes(where: str, n_background: int, window: int, n_ref: int | None) -> None:
+    config = CalibrationConfig(WindowSpec("count", float(window)), n_ref=n_ref)
+    try:
+        choose_sizes(n_background, config)
+    except SampleSizeError as exc:
+        key = "window" if n_ref is None else "n_ref"
+        msg = f"[{where}] {key} is too large for the background that no encoder may see: {exc}"
+        raise SampleSizeError(msg) from exc
+
+
+def _check_windows(where: str, test: MeasureConfig, name: str, n_signal: int) -> None:
+    mean = test.window * max(test.fractions)
+    _check_signal(where, name, n_signal, math.ceil(mean + _MARGIN * math.sqrt(mean)))
+
+
+def _check_signal(where: str, name: str, n_signal: int, needed: int) -> None:
+    if n_signal < needed:
+        msg = (
+            f"[{where}] asks for up to {needed} events of {name} in one window or box; there are "
+            f"{n_signal}; lower its fractions or its window"
+        )
+        raise SampleSizeError(msg)
+
+
+def _check_selection(study: Study, selection: Selection) -> None:
+    for encoder in study.encoders:
+        if encoder.name in selection.encoders:
+            learned = learned_signals(encoder, study.data)
+            if learned:
+                msg = (
+                    "[select] encoders must be trained on no signal, for none to enter the "
+                    f"ranking; {encoder.name!r} is trained on {', '.join(learned)}"
+                )
+                raise ParameterError(msg)
+    reserved = _labels(study.data.test)
+    further = [_labels(source) for source in study.data.extra]
+    for name in selection.processes:
+        label, test = study.data.processes[name], selection.test
+        _check_sizes("select", int((reserved != label).sum()), test.window, test.n_ref)
+        n_left_out = sum(int((labels == label).sum()) for labels in (reserved, *further))
+        _check_windows("select", test, name, n_left_out)
