@@ -1,5 +1,6 @@
 """Events for training: files in, batches of indices out."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,14 @@ class EventSet:
     classes: tuple[int, ...]
     unlabelled: str | None
     realisations: FloatArray | None = None
+
+    @property
+    def content(self) -> str:
+        """A hash of all that training reads: particles, labels and re-simulations."""
+        digest = hashlib.sha256(repr((self.particles.shape, self.classes)).encode())
+        for values in (self.particles, self.targets, self.realisations):
+            digest.update(b"none" if values is None else np.ascontiguousarray(values).data)
+        return digest.hexdigest()
 
     def counts(self, indices: IntArray) -> dict[int, int]:
         """Return how many of the events at `indices` have each label."""
@@ -123,10 +132,11 @@ def _read_realisations(source: EventRange, n_events: int) -> FloatArray:
                 "another --augment"
             )
             raise ParameterError(msg)
-        if len(stored.shape) != 4 or stored.shape[2:] != (N_OBJECTS, N_FEATURES):
+        shape = stored.shape
+        if len(shape) != 4 or shape[1] == 0 or shape[2:] != (N_OBJECTS, N_FEATURES):
             msg = (
                 f"'Realisations' in {source.path} must have shape (n, K, {N_OBJECTS}, "
-                f"{N_FEATURES}); got {stored.shape}; write the file again"
+                f"{N_FEATURES}) with K from 1; got {stored.shape}; write the file again"
             )
             raise EventError(msg)
         block = stored[source.start : source.start + n_events]

@@ -23,6 +23,7 @@ from training.networks.vae import VAE_LATENT, VAEDecoder, VAEEncoder, sample_lat
 
 __all__ = [
     "ARCHITECTURES",
+    "FIXED_DIMS",
     "UNTRAINED",
     "Encoder",
     "EncoderConfig",
@@ -37,8 +38,10 @@ _TRANSFORMERS = ("transformer", "vicreg-transformer")
 _TOKEN_WIDTH, _TOKEN_HEADS = 64, 8
 #: MET, two muons, two electrons, one jet.
 _LEADING_SLOTS = (0, 5, 6, 1, 2, 9)
+#: More coordinates than this are no summary of 57 numbers, and only fill the memory.
+_MOST_DIMS = 1024
 #: Embedding coordinates of architectures that leave no choice.
-_FIXED_DIMS = {
+FIXED_DIMS = {
     "vae": 2 * VAE_LATENT,
     "raw": N_OBJECTS * N_FEATURES,
     "leading-pt": len(_LEADING_SLOTS),
@@ -82,6 +85,7 @@ class EncoderConfig:
                 self.arch in ARCHITECTURES
             ),
             f"dim must be at least 1; got {self.dim}": self.dim >= 1,
+            f"dim must be at most {_MOST_DIMS}; got {self.dim}": self.dim <= _MOST_DIMS,
             f"head must be one of {', '.join(HEADS)}; got {self.head!r}": self.head in HEADS,
             f"heads and mask_absent must go with a transformer; got arch {self.arch}; "
             "leave them out": attends or (self.heads is None and not self.mask_absent),
@@ -96,7 +100,7 @@ class EncoderConfig:
     @property
     def learned_dim(self) -> int:
         """Embedding coordinates without the physics quantities kept."""
-        return _FIXED_DIMS.get(self.arch, self.dim)
+        return FIXED_DIMS.get(self.arch, self.dim)
 
     @property
     def embedding_dim(self) -> int:
@@ -182,13 +186,13 @@ class Model(nn.Module):
         self.encoder, self.head = encoder, head
         self.classifier, self.decoder = classifier, decoder
 
-    def forward(self, particles: torch.Tensor, generator: torch.Generator | None = None) -> Outputs:
+    def forward(self, particles: torch.Tensor, noise: torch.Tensor | None = None) -> Outputs:
         """Return what the losses look at.
 
         Args:
             particles: raw kinematics, (n, 19, 3) float32, pT in GeV.
-            generator: noise of a VAE in training mode; None is torch's global one. In evaluation
-                mode a VAE decodes its means.
+            noise: standard normal numbers, (n, 3), with which a VAE samples what it decodes, in
+                training and for the held-out loss alike; without them it decodes its means.
         """
         embedding = self.encoder.learned(particles)
         logits = None if self.classifier is None else self.classifier(embedding)
@@ -196,8 +200,8 @@ class Model(nn.Module):
         if self.decoder is None:
             return Outputs(embedding, projection, logits, None, None)
         latent = embedding[:, :VAE_LATENT]
-        if self.training:
-            latent = sample_latent(embedding, generator)
+        if noise is not None:
+            latent = sample_latent(embedding, noise)
         inputs = self.encoder.preprocess(particles)
         return Outputs(embedding, projection, logits, self.decoder(latent), inputs)
 
@@ -224,7 +228,7 @@ def build_model(config: EncoderConfig, scaling: Scaling, n_classes: int, seed: i
         torch.default_generator.manual_seed(seed)
         preprocess = nn.Identity() if untrained else Preprocess(scaling, config.inputs)
         encoder = Encoder(preprocess, _backbone(config), config.keep)
-        head = make_head("none" if config.arch in _FIXED_DIMS else config.head, dim)
+        head = make_head("none" if config.arch in FIXED_DIMS else config.head, dim)
         classifier = nn.Linear(dim, n_classes) if n_classes and not untrained else None
         decoder = VAEDecoder(config.inputs.n_inputs) if config.arch == "vae" else None
         return Model(encoder, head, classifier, decoder)

@@ -26,7 +26,7 @@ class LinearEvaluation:
         accuracy: fraction of held-out events whose class it names.
         error: binomial standard error of the accuracy.
         majority: fraction of held-out events in the largest class: what no embedding reaches.
-        recall: fraction named rightly in each class, by class index.
+        recall: fraction named rightly in each class, by class index; nan where none is held out.
     """
 
     accuracy: float
@@ -58,7 +58,11 @@ def embed_events(
 
 
 def evaluate_linear(
-    train: FloatArray, train_targets: IntArray, held_out: FloatArray, targets: IntArray
+    train: FloatArray,
+    train_targets: IntArray,
+    held_out: FloatArray,
+    targets: IntArray,
+    n_classes: int | None = None,
 ) -> LinearEvaluation:
     """Fit a logistic regression on frozen embeddings and score it on held-out ones.
 
@@ -67,10 +71,11 @@ def evaluate_linear(
         train_targets: their class indices, (n,).
         held_out: embeddings to score, (m, d).
         targets: their class indices, (m,).
+        n_classes: classes there are; None counts them in `train_targets`.
     """
     mean, std = train.mean(axis=0), train.std(axis=0)
     std = np.where(std > 0, std, 1)
-    n_classes = int(train_targets.max()) + 1
+    n_classes = n_classes or int(train_targets.max()) + 1
     weights = _fit_logistic((train - mean) / std, train_targets, n_classes)
     scores = ((held_out - mean) / std) @ weights[:-1] + weights[-1]
     right = scores.argmax(axis=1) == targets
@@ -79,8 +84,12 @@ def evaluate_linear(
         accuracy,
         math.sqrt(accuracy * (1 - accuracy) / len(targets)),
         float(np.bincount(targets).max() / len(targets)),
-        tuple(float(right[targets == index].mean()) for index in range(n_classes)),
+        tuple(_share(right[targets == index]) for index in range(n_classes)),
     )
+
+
+def _share(right: IntArray) -> float:
+    return float(right.mean()) if len(right) else math.nan
 
 
 def _fit_logistic(features: FloatArray, targets: IntArray, n_classes: int) -> Float64Array:

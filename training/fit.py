@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engines.errors import TrainingError
+from engines.errors import ArtifactError, TrainingError
 from engines.progress import Progress
 from training.augment import parse_augmentations
 from training.data import EventSet
@@ -59,12 +59,25 @@ class _State:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.generator.set_state(state["generator"])
-        self.history = tuple(Epoch(**epoch) for epoch in state["history"])
-        self.best = None if state["best"] is None else Epoch(**state["best"])
-        self.best_model = state["best_model"]
+        """Continue from what was kept.
+
+        Raises:
+            ArtifactError: if it is of another network, or of no training at all.
+        """
+        try:
+            self.model.load_state_dict(state["best_model"])  # checks them; replaced at once
+            self.best_model = _copied(self.model)
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.generator.set_state(state["generator"])
+            self.history = tuple(map(Epoch.parse, state["history"]))
+            self.best = None if state["best"] is None else Epoch.parse(state["best"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as exc:
+            msg = (
+                "the checkpoint must hold this training; its parts do not fit "
+                f"({type(exc).__name__}); train anew with --fresh"
+            )
+            raise ArtifactError(msg) from exc
 
 
 def _copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -96,17 +109,7 @@ def fit(
         TrainingError: if the loss stops being finite.
     """
     running = running or Running()
-    group, objective = running.group, parse_objective(config.loss)
-    check_labels(events, objective, config.sampling)
-    group.check_batch(config.batch_size)
-    augment = parse_augmentations(config.augment)
-    how = BatchLoss(
-        objective, config.losses, augment, config.sampling, config.mirror, config.rotate,
-        running.precision,
-    )  # fmt: skip
-    train = Part(events, split.train, how, config.batch_size, group)
-    held_out = min(config.batch_size, len(split.validation)) // group.size * group.size
-    validation = Part(events, split.validation, how, held_out, group)
+    train, validation = _parts(events, split, config, running)
     state = _State(model, config, running)
     kept = keeper.load() if keeper is not None else None
     if kept is not None:
@@ -118,6 +121,23 @@ def fit(
     model.load_state_dict(state.best_model)
     best = state.best
     return FitResult(best.loss, best.validation_loss, best.epoch, state.history)
+
+
+def _parts(
+    events: EventSet, split: Split, config: FitConfig, running: Running
+) -> tuple[Part, Part]:
+    """Return the events to learn from and those held out, on the device."""
+    group, objective = running.group, parse_objective(config.loss)
+    check_labels(events, objective, config.sampling)
+    group.check_batch(config.batch_size)
+    augment = parse_augmentations(config.augment)
+    how = BatchLoss(
+        objective, config.losses, augment, config.sampling, config.mirror, config.rotate,
+        running.precision,
+    )  # fmt: skip
+    train = Part(events, split.train, how, config.batch_size, group)
+    held_out = min(config.batch_size, len(split.validation)) // group.size * group.size
+    return train, Part(events, split.validation, how, held_out, group)
 
 
 def _run_epochs(

@@ -1,8 +1,9 @@
 """How to train and where, and what is known after an epoch and at the end."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from engines.errors import ParameterError
 from training.augment import parse_augmentations
@@ -96,6 +97,19 @@ class Epoch:
     learning_rate: float
     seconds: float
     events_per_s: float
+
+    @classmethod
+    def parse(cls, kept: Mapping[str, Any]) -> Self:
+        """Return the epoch that `dataclasses.asdict` wrote.
+
+        Raises:
+            TypeError: if it has other names, or a value is no number.
+        """
+        epoch = cls(**kept)
+        if not all(isinstance(value, int | float) for value in vars(epoch).values()):
+            msg = f"an epoch must hold numbers; got {kept}"
+            raise TypeError(msg)
+        return epoch
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def nt_xent_loss(first: torch.Tensor, second: torch.Tensor, temperature: float) 
     Source: arXiv:2002.05709 Eq. 1.
     """
     with _full_precision(first):
-        similarity, _ = _similarities(torch.cat((first, second)), temperature)
+        similarity = _similarities(torch.cat((first, second)), temperature)
         partner = torch.arange(len(similarity), device=first.device).roll(len(first))
         return functional.cross_entropy(similarity, partner)
 
@@ -190,13 +190,11 @@ def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _similarities(
-    projections: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosines over the temperature, (n, n), without the diagonal, and where that is."""
+def _similarities(projections: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return cosines over the temperature, (n, n), with minus infinity on the diagonal."""
     z = functional.normalize(_at_least_float32(projections), dim=1)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return (z @ z.T / temperature).masked_fill(itself, float("-inf")), itself
+    return (z @ z.T / temperature).masked_fill(itself, float("-inf"))
 
 
 def _spread(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

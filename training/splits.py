@@ -3,16 +3,25 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
-from engines.errors import ParameterError, SampleSizeError
+from engines.artifact import SampleFacts
+from engines.errors import MismatchError, ParameterError, SampleSizeError
 from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.types import IntArray
 from training.data import EventSet
 
-__all__ = ["Split", "check_reserve", "fold_splits", "reserve_events", "split_events"]
+__all__ = [
+    "Split",
+    "check_reserve",
+    "fold_splits",
+    "refuse_repeated_events",
+    "reserve_events",
+    "split_events",
+]
 
 #: Fewer events than this cannot be split into a class to learn and a class to test.
 MIN_CLASS_EVENTS = 10
@@ -89,8 +98,34 @@ def _check_shuffled(file: EventFile, first: int) -> None:
             raise ParameterError(msg)
 
 
-def split_events(events: EventSet, validation_fraction: float, seed: int) -> Split:
+def refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
+    """Refuse events that are given twice: one of them would be learned, the other held out.
+
+    Raises:
+        MismatchError: naming the ranges that overlap.
+    """
+    for one, other in combinations(samples, 2):
+        shared = one.overlap(other)
+        if shared:
+            msg = (
+                f"each event may be given once; {one.name} events {one.start} to {one.stop} and "
+                f"{other.name} events {other.start} to {other.stop} share {shared}; give disjoint "
+                "ranges"
+            )
+            raise MismatchError(msg)
+
+
+def split_events(
+    events: EventSet, validation_fraction: float, seed: int, *, needs_labels: bool = True
+) -> Split:
     """Hold out a fraction of every class, or of all events if there are no labels.
+
+    Args:
+        events: all events.
+        validation_fraction: part of each class to hold out.
+        seed: of the draw.
+        needs_labels: whether each class must be on both sides; otherwise one too small for that
+            is learned from as a whole.
 
     Raises:
         ParameterError: if the fraction is not between 0 and 1.
@@ -105,20 +140,42 @@ def split_events(events: EventSet, validation_fraction: float, seed: int) -> Spl
         shuffled = rng.permutation(members)
         held = round(validation_fraction * len(shuffled))
         if len(shuffled) < MIN_CLASS_EVENTS or not 0 < held < len(shuffled) - 1:
+            if not needs_labels:
+                train.append(shuffled)
+                continue
             msg = (
                 f"{name} must hold at least {MIN_CLASS_EVENTS} events, some of them on each side "
-                f"of the split; got {len(shuffled)}, of which {held} are held out; add events"
+                f"of the split; got {len(shuffled)}, of which {held} are held out; "
+                f"{_remedy(events)}"
             )
             raise SampleSizeError(msg)
         validation.append(shuffled[:held])
         train.append(shuffled[held:])
+    return _joined(train, validation)
+
+
+def _joined(train: Sequence[IntArray], validation: Sequence[IntArray]) -> Split:
+    """Return the parts of all classes as one split; every class was too small if none is held."""
+    if not validation:
+        msg = (
+            f"the sample must hold at least {MIN_CLASS_EVENTS} events of a class, some of them on "
+            f"each side of the split; got {sum(map(len, train))} in all; add events"
+        )
+        raise SampleSizeError(msg)
     return Split(np.sort(np.concatenate(train)), np.sort(np.concatenate(validation)))
 
 
-def fold_splits(events: EventSet, n_folds: int, seed: int) -> list[Split]:
+def _remedy(events: EventSet) -> str:
+    return "add events" if events.targets is None else "add events, or use --without-process"
+
+
+def fold_splits(
+    events: EventSet, n_folds: int, seed: int, *, needs_labels: bool = True
+) -> list[Split]:
     """Return splits whose held-out parts share no event and together are every event.
 
-    Each class is dealt to the folds evenly.
+    Each class is dealt to the folds evenly. One too small for that is refused, or, where training
+    needs no labels, learned from in every fold and held out in none.
 
     Raises:
         ParameterError: if there are fewer than two folds.
@@ -128,16 +185,21 @@ def fold_splits(events: EventSet, n_folds: int, seed: int) -> list[Split]:
         msg = f"folds must be at least 2; got {n_folds}"
         raise ParameterError(msg)
     rng = np.random.default_rng(seed)
-    fold = np.empty(len(events.particles), dtype=np.int64)
+    fold = np.full(len(events.particles), -1)
     needed = max(MIN_CLASS_EVENTS, 2 * n_folds)
     for name, members in _classes(events):
         if len(members) < needed:
+            if not needs_labels and len(members) < len(events.particles):
+                continue
             msg = (
                 f"{name} must hold at least {needed} events for {n_folds} folds; got "
-                f"{len(members)}; add events of it or lower --folds"
+                f"{len(members)}; {_remedy(events)}, or lower --folds"
             )
             raise SampleSizeError(msg)
         fold[rng.permutation(members)] = np.arange(len(members)) % n_folds
+    if (fold < 0).all():
+        msg = f"a class must hold at least {needed} events for {n_folds} folds; add events"
+        raise SampleSizeError(msg)
     return [
         Split(np.flatnonzero(fold != index), np.flatnonzero(fold == index))
         for index in range(n_folds)

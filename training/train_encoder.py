@@ -69,7 +69,7 @@ def _add_network(parser: CommandParser) -> None:
         help="mlp, transformer, vicreg-transformer or vae; raw (the 57 inputs) and leading-pt (six "
         "leading-object pT) train nothing (default: mlp)",
     )
-    add("--dim", type=positive_int, help="numbers an event becomes (default: 4)")
+    add("--dim", type=positive_int, help="numbers an event becomes, up to 1024 (default: 4)")
     add("--inputs", help="log,rotate,presence, some of them, or plain")
     add("--keep", nargs="+", metavar="NAME", help="physics quantities beside the learned numbers")
     add("--heads", type=positive_int, help="attention heads (default: by architecture)")
@@ -106,7 +106,11 @@ def _add_loss(parser: CommandParser) -> None:
         help="views of simclr and vicreg: masking, feature-masking, gaussian, gaussian-pt, "
         "rotation, crop, resimulation; several as masking:0.3,rotation",
     )
-    add("--mask-probability", type=float, help="p of masking, where --augment does not say")
+    add(
+        "--mask-probability",
+        type=float,
+        help="p of the recipe's masking, where --augment is not given",
+    )
     add(
         "--mirror",
         action=argparse.BooleanOptionalAction,
@@ -147,7 +151,8 @@ def _add_data(parser: CommandParser) -> None:
         "--folds",
         type=positive_int,
         metavar="K",
-        help="train K encoders, each with another K-th held out, as NAME-fold1.onnx and so on",
+        help="train K encoders, each with another K-th held out, as NAME-fold1.onnx and so on; the "
+        "epoch is chosen on the same fold, so that their mean accuracy is slightly optimistic",
     )
     add("--seed", type=int, default=0, help="of split, weights, batches and views")
 
@@ -161,7 +166,8 @@ def _add_running(parser: CommandParser) -> None:
         "--precision",
         default="auto",
         choices=("auto", "fp32", "bf16"),
-        help="of the network; losses stay in fp32; auto: bf16 for transformers on a GPU with it",
+        help="of the network; losses stay in fp32; auto: bf16 for transformers on a GPU with "
+        "it; on CPUs bf16 may be slower",
     )
     add("--compile", action="store_true", help="let torch compile the network first")
     add(

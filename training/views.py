@@ -14,6 +14,7 @@ from training.augment import Augmentations, mirror_events, rotate_to_met
 from training.data import BatchSampler, EventSet
 from training.distributed import Group
 from training.encoders import Model, Outputs
+from training.networks.vae import VAE_LATENT
 from training.objective import LossConfig, Objective, Views
 
 __all__ = ["PRECISIONS", "BatchLoss", "Part", "Precision", "choose_precision"]
@@ -113,8 +114,9 @@ class Part:
         how = self._how
         views = self._views(batch, generator)
         parts = torch.cat([self._group.part(view) for view in views])
+        noise = self._noise(len(batch), len(views), generator)
         with how.precision.context(parts.device):
-            outputs = cast("Outputs", model(parts, generator))
+            outputs = cast("Outputs", model(parts, noise))
         found = iter(self._split(outputs, len(views)))
         clean = next(found) if how.objective.needs_clean else None
         first, second = next(found, None), next(found, None)
@@ -128,8 +130,22 @@ class Part:
             stored = mirror_events(stored.flatten(1, 2), generator).view_as(stored)
         views = [stored[:, 0]] if how.objective.needs_clean else []
         if how.objective.needs_views:
-            views += [how.augment(_one_of(stored, generator), generator) for _ in range(2)]
+            first, second = _pair(stored, generator)
+            views += [how.augment(first, generator), how.augment(second, generator)]
         return views
+
+    def _noise(
+        self, n_events: int, n_views: int, generator: torch.Generator
+    ) -> torch.Tensor | None:
+        """Return this process's part of the noise that a VAE samples with, else None.
+
+        It is drawn for the whole batch, so that several processes draw what one alone would.
+        """
+        if not self._how.objective.has("vae"):
+            return None
+        shape = (n_views, n_events, VAE_LATENT)
+        drawn = torch.randn(shape, generator=generator, device=generator.device)
+        return torch.cat([self._group.part(view) for view in drawn])
 
     def _split(self, outputs: Outputs, n_views: int) -> list[Outputs]:
         """Return the outputs of each view, (n, ...) over all processes, in float32."""
@@ -153,10 +169,16 @@ class Part:
         return float(torch.stack(losses).mean())
 
 
-def _one_of(stored: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return one realisation of each event, (n, 19, 3), drawn from (n, 1 + K, 19, 3)."""
+def _pair(stored: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return two realisations of each event, (n, 19, 3) each, drawn from (n, 1 + K, 19, 3).
+
+    They are never the same one, unless there is only one: two equal views would teach nothing.
+    """
     n_events, n_stored = stored.shape[:2]
     if n_stored == 1:
-        return stored[:, 0]
-    drawn = torch.randint(n_stored, (n_events,), generator=generator, device=stored.device)
-    return stored[torch.arange(n_events, device=stored.device), drawn]
+        return stored[:, 0], stored[:, 0]
+    device = stored.device
+    first = torch.randint(n_stored, (n_events,), generator=generator, device=device)
+    step = torch.randint(1, n_stored, (n_events,), generator=generator, device=device)
+    events = torch.arange(n_events, device=device)
+    return stored[events, first], stored[events, (first + step) % n_stored]

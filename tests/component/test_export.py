@@ -25,7 +25,7 @@ PLAIN_OPERATORS = {
     *("Unsqueeze", "Concat", "Reshape", "Gemm", "LeakyRelu", "MatMul", "Transpose", "Softmax"),
     *("LayerNormalization", "Relu", "Pad", "Not"),
     *("Pow", "ReduceMean", "Sqrt", "Reciprocal"),  # norm by the root mean square
-    *("Abs", "GreaterOrEqual", "ReduceSum", "Sinh", "Where"),  # physics quantities
+    *("Abs", "GreaterOrEqual", "ReduceSum", "Sinh", "Where", "Clip"),  # physics quantities
 }
 CONFIGS = {
     "mlp": EncoderConfig(dim=3),

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from engines.engine import open_engine
 from engines.event_files import EventFile, read_events, read_labels, write_events
 from engines.events import EventRange
 from engines.samples import sample_path
+from training.run.lock import hold_folder
 from training.train_encoder import main
 
 COCKTAIL, RARE = sample_path("sm_cocktail"), sample_path("sm_rare")
@@ -153,6 +155,24 @@ def test_last_part_of_whole_files_is_reserved_and_signals_are_classes(trained: T
 
 
 @pytest.mark.usefixtures("keep_logging")
+def test_trained_events_are_recognised_in_another_file_and_order(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from engines.calibrate_reference import main as calibrate
+
+    copy, out = tmp_path / "copy.h5", tmp_path / "copy.ref"
+    with EventFile(trained.events[0]) as file:
+        particles = file.read(100, 400)
+    write_events(copy, np.random.default_rng(0).permutation(particles))
+    options = ["--engine", str(trained.output), "--window", "20", "--n-basis", "60"]
+    options += ["--centres", "10", "--n-ref", "60", "--toys", "3", "-o", str(out), "--threads", "1"]
+    assert calibrate([*options, "--events", str(copy)]) == 2
+    said = capsys.readouterr().err
+    assert "copy.h5 holds events that the encoder was trained on" in said
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("keep_logging")
 def test_calibration_takes_the_reserved_part_of_the_whole_file(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,6 +242,11 @@ def test_folds_give_an_encoder_each_and_the_mean_accuracy(
     assert stored["mean"] == pytest.approx((one + other) / 2)
     assert stored["standard_error"] == pytest.approx(abs(one - other) / 2)
     mean, error = stored["mean"], stored["standard_error"]
+    assert "slightly optimistic" in out
+    with open_engine(tmp_path / "d4-fold2.onnx") as engine:
+        assert engine.facts.options["fold"] == "2 of 2"
+    config = (tmp_path / "d4.run" / "fold1" / "config.toml").read_text()
+    assert config.splitlines()[0] == '# fold = "1 of 2"'
     assert f"accuracy over 2 folds: {mean:.4f} +- {error:.4f}" in out
     assert "class 2" not in out
 
@@ -242,6 +267,76 @@ def test_baselines_train_nothing(
         assert len(engine.facts.reserved) == 1
 
 
+@pytest.mark.usefixtures("keep_logging")
+def test_a_small_class_does_not_block_a_training_without_labels(
+    bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--events", bad / "rare.h5", "--epochs", "1", "--batch-size", "32")
+    out = tmp_path / "d4.onnx"
+    code, printed, err = said(capsys, *options, "--loss", "simclr", "-o", out)
+    assert code == 0, err
+    assert re.search(r"class 1: 4 to train on, 0 held out\n", printed)
+    code, _, err = said(capsys, *options[:2], "--arch", "leading-pt", "-o", tmp_path / "6.onnx")
+    assert code == 0, err
+
+
+@pytest.mark.usefixtures("keep_logging")
+def test_a_picture_that_cannot_be_drawn_costs_no_encoder(
+    trained: Trained,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        assert (tmp_path / "d4.onnx").exists()
+        msg = "no font"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("training.run.pictures.draw_losses", fail)
+    config = ("--config", trained.folder / "config.toml", "--run-dir", tmp_path / "d4.run")
+    shutil.copytree(trained.folder, tmp_path / "d4.run")
+    code, out, err = said(capsys, *config, "-o", tmp_path / "d4.onnx")
+    assert code == 0, err
+    assert "a picture could not be drawn: no font" in err
+    assert out.splitlines()[-1] == trained.said.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("keep_logging")
+def test_a_run_folder_in_use_damaged_or_of_other_events_is_one_sentence(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "d4.run"
+    shutil.copytree(trained.folder, place)
+    config = ("--config", trained.folder / "config.toml")
+    again = (*config, "--run-dir", place, "-o", tmp_path / "d4.onnx")
+    with hold_folder(place):
+        code, out, err = said(capsys, *again)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "another training writes into" in err
+    (place / "config.toml").unlink()
+    code, out, err = said(capsys, *again, "--dim", "3")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "holds a training with dim 4; this one has 3" in err
+    (place / "checkpoint.pt").write_bytes(b"")
+    code, out, err = said(capsys, *again)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "checkpoint.pt is damaged" in err
+
+
+@pytest.mark.usefixtures("keep_logging")
+def test_labels_that_changed_are_not_continued_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    particles = read_events(EventRange(COCKTAIL, 0, 400))
+    events, labels = tmp_path / "a.h5", np.arange(400) % 2
+    common = ("--events", f"{events}@0:400", "--epochs", "1", "--batch-size", "64")
+    for changed in (False, True):
+        write_events(events, particles, 1 - labels if changed else labels)
+        code, out, err = said(capsys, *common, "-o", tmp_path / "d4.onnx")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "changed since; name another folder with --run-dir" in err
+
+
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of event files that nobody can train on."""
@@ -251,6 +346,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_events(folder / "single.h5", particles, np.zeros(400, dtype=np.int64))
     write_events(folder / "sorted.h5", particles, np.repeat([0, 1], [200, 200]))
     write_events(folder / "few.h5", particles, np.arange(400) % 40 == 1)
+    write_events(folder / "rare.h5", particles, np.arange(400) % 80 == 1)
     (folder / "truncated.h5").write_bytes((folder / "single.h5").read_bytes()[:3000])
     with h5py.File(folder / "shape.h5", "w") as file:
         file["Particles"] = particles[:, :18]
@@ -273,6 +369,24 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--events", "unlabelled.h5", "--loss", "simclr"), "lower --batch-size"),
         (("--events", "missing.h5", "-o", "nowhere/d4.onnx"), "nowhere does not exist"),
         (("--events", "missing.h5", "--dim", "0"), "above zero"),
+        (("--events", "missing.h5", "--dim", "2000"), "dim must be at most 1024; got 2000"),
+        (("--events", "missing.h5", "--arch", "raw", "--dim", "4"), "--dim must be 57 with --arch"),
+        (
+            ("--events", "missing.h5", "--schedule", "constant", "--lr-end", "0.1"),
+            "--lr-end changes nothing with --schedule constant; got 0.1; leave it out",
+        ),
+        (("--events", "missing.h5", "--loss", "simclr", "--augment", "none"), "views that differ"),
+        (("--events", "missing.h5", "--augment", "rotation"), "a loss of two views"),
+        (
+            ("--events", "missing.h5", "--loss", "simclr", "--augment", "rotation"),
+            "inputs that are not turned to the MET",
+        ),
+        (
+            ("--events", "single.h5", "unlabelled.h5@9:20"),
+            "each event may be given once; single.h5 events 0 to 400 and unlabelled.h5 events",
+        ),
+        (("--events", "rare.h5"), "class 1 must hold at least 10 events"),
+        (("--events", "rare.h5"), "or use --without-process"),
         (("--events", "missing.h5", "--seed", "-1"), "seed must be"),
         (("--events", "missing.h5", "--mask-probability", "1.5"), "mask probability must be"),
         (("--events", "missing.h5", "--loss", "barlow"), "loss must be one of"),

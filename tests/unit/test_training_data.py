@@ -7,12 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from engines.errors import ArtifactError, EventError, ParameterError, SampleSizeError
+from engines.artifact import SampleFacts
+from engines.errors import (
+    ArtifactError,
+    EventError,
+    MismatchError,
+    ParameterError,
+    SampleSizeError,
+)
 from engines.event_files import write_events
 from engines.events import EventRange
 from engines.types import FloatArray
 from training.data import BatchSampler, EventSet, load_events
-from training.splits import fold_splits, reserve_events, split_events
+from training.splits import (
+    fold_splits,
+    refuse_repeated_events,
+    reserve_events,
+    split_events,
+)
 
 
 def make_events(n: int, seed: int = 0) -> FloatArray:
@@ -232,3 +244,56 @@ def test_rare_class_is_repeated_ten_times_at_most() -> None:
     drawn = torch.cat([b for _ in range(5) for b in sampler.batches(generator)])
     share = (torch.bincount(targets[drawn]) / len(drawn)).tolist()
     assert share == pytest.approx([0.49, 0.49, 0.02], abs=5 * np.sqrt(0.25 / 50_000))
+
+
+def test_a_small_class_goes_to_training_where_no_labels_are_needed() -> None:
+    events = event_set(100, 4, 20)
+    with pytest.raises(SampleSizeError, match=r"class 1 must .* or use --without-process"):
+        split_events(events, 0.25, seed=0)
+    split = split_events(events, 0.25, seed=0, needs_labels=False)
+    assert events.counts(split.validation) == {0: 25, 1: 0, 2: 5}
+    assert events.counts(split.train) == {0: 75, 1: 4, 2: 15}
+    whole, same = (split_events(event_set(100, 20), 0.25, 0, needs_labels=n) for n in (True, False))
+    assert np.array_equal(whole.validation, same.validation)
+    with pytest.raises(SampleSizeError, match=r"class 1 must .* --without-process, or lower"):
+        fold_splits(events, 5, seed=0)
+    for split in fold_splits(events, 5, seed=0, needs_labels=False):
+        assert events.counts(split.validation) == {0: 20, 1: 0, 2: 4}
+        assert events.counts(split.train)[1] == 4
+    with pytest.raises(SampleSizeError, match="at least 10 events of a class"):
+        split_events(event_set(4, 4), 0.25, seed=0, needs_labels=False)
+    with pytest.raises(SampleSizeError, match="at least 10 events for 5 folds"):
+        fold_splits(event_set(4, 4), 5, seed=0, needs_labels=False)
+
+
+def test_events_given_twice_are_refused(tmp_path: Path) -> None:
+    write_events(tmp_path / "a.h5", make_events(50))
+    write_events(tmp_path / "copy.h5", make_events(50))
+    write_events(tmp_path / "b.h5", make_events(50, 1))
+
+    def given(*words: str) -> list[SampleFacts]:
+        return [SampleFacts.of(EventRange.parse(f"{tmp_path}/{word}")) for word in words]
+
+    refuse_repeated_events(given("a.h5@0:20", "b.h5", "a.h5@20:50"))
+    for words in (("a.h5", "a.h5"), ("a.h5@0:20", "b.h5", "a.h5@15:30"), ("a.h5", "copy.h5@9:")):
+        with pytest.raises(MismatchError, match=r"events 0 to .* share \d+; give disjoint"):
+            refuse_repeated_events(given(*words))
+
+
+def test_content_names_all_that_was_read() -> None:
+    events = event_set(20, 20)
+    assert events.targets is not None
+    again = np.repeat(events.particles[:, None], 2, axis=1)
+    particles = events.particles.copy()
+    particles[30, 9, 0] += 1
+    others = [
+        EventSet(particles, events.targets, (0, 1), None),
+        EventSet(events.particles, events.targets[::-1], (0, 1), None),
+        EventSet(events.particles, events.targets, (0, 2), None),
+        EventSet(events.particles, None, (), "a.h5"),
+        EventSet(events.particles, events.targets, (0, 1), None, again),
+        EventSet(events.particles, events.targets, (0, 1), None, again + 1),
+    ]
+    contents = {events.content, *(other.content for other in others)}
+    assert len(contents) == 7
+    assert event_set(20, 20).content == events.content

@@ -10,8 +10,10 @@ import torch
 
 from engines.errors import ArtifactError, ParameterError, SampleSizeError, TrainingError
 from engines.types import FloatArray, IntArray
+from training.augment import parse_augmentations
 from training.data import EventSet
-from training.encoders import EncoderConfig, Model, build_model
+from training.distributed import ALONE, Group
+from training.encoders import EncoderConfig, Model, Outputs, build_model
 from training.evaluate import draw_subset, embed_events, evaluate_linear
 from training.fit import fit
 from training.fit_config import Epoch, FitConfig, FitResult, Keeper
@@ -20,6 +22,7 @@ from training.objective import LossConfig, parse_objective
 from training.run.checkpoint import load_checkpoint, save_checkpoint
 from training.schedule import Schedule
 from training.splits import Split, split_events
+from training.views import BatchLoss, Part, Precision
 
 
 def two_classes(n: int = 400) -> EventSet:
@@ -224,16 +227,120 @@ def test_balanced_sampling_needs_labels() -> None:
         train(configured("simclr", sampling="balanced"), unlabelled)
 
 
-def test_resimulated_views_come_from_the_realisations() -> None:
+def seen_views(events: EventSet, objective: str, augment: str) -> list[torch.Tensor]:
+    """What a model is shown of the first hundred events."""
+    how = BatchLoss(
+        parse_objective(objective), LossConfig(), parse_augmentations(augment), "cocktail",
+        mirror=False, rotate=False, precision=Precision(),
+    )  # fmt: skip
+    part = Part(events, np.arange(100), how, 100, ALONE)
+    seen: list[torch.Tensor] = []
+
+    def model(particles: torch.Tensor, _noise: torch.Tensor | None) -> Outputs:
+        seen.extend(torch.split(particles, 100))
+        projection = particles.flatten(1)[:, 27:30]
+        return Outputs(projection, projection, None, None, None)
+
+    part.loss(model, torch.arange(100), torch.Generator().manual_seed(0))
+    return seen
+
+
+@pytest.mark.parametrize("n_again", [1, 3])
+def test_resimulated_views_are_two_different_realisations_of_each_event(n_again: int) -> None:
     events = two_classes()
-    again = np.repeat(events.particles[:, None], 3, axis=1)
-    again[:, :, 9, 0] *= 2
+    again = np.repeat(events.particles[:, None], n_again, axis=1)
+    again[:, :, 9, 1] = np.arange(1, n_again + 1)  # eta says which realisation it is
     simulated = EventSet(events.particles, events.targets, events.classes, None, again)
-    config = configured("simclr", epochs=1, augment="resimulation")
-    _, plain, _ = train(config, events)
-    _, other, _ = train(config, simulated)
-    assert plain.history[0].step == other.history[0].step
-    assert plain.loss != other.loss
+    first, second = seen_views(simulated, "simclr", "resimulation")
+    stored = torch.from_numpy(np.concatenate((events.particles[:, None], again), axis=1))[:100]
+    chosen = [view[:, 9, 1].long() for view in (first, second)]
+    assert (chosen[0] != chosen[1]).all()
+    for view, index in zip((first, second), chosen, strict=True):
+        assert torch.equal(view, stored[torch.arange(100), index])
+        assert len(torch.unique(index)) == 1 + n_again
+    pairs = {(int(one), int(other)) for one, other in zip(*chosen, strict=True)}
+    assert len(pairs) == (1 + n_again) * n_again
+
+
+class NoiseKept(torch.nn.Module):
+    """A VAE's outputs, and the noise it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise: list[torch.Tensor | None] = []
+
+    def forward(self, particles: torch.Tensor, noise: torch.Tensor | None) -> Outputs:
+        self.noise.append(noise)
+        embedding = torch.zeros(len(particles), 6)
+        return Outputs(embedding, embedding, None, particles, particles)
+
+
+def test_a_vae_samples_in_training_and_held_out_and_processes_share_the_noise() -> None:
+    how = BatchLoss(
+        parse_objective("vae"), LossConfig(), parse_augmentations("none"), "cocktail",
+        mirror=False, rotate=False, precision=Precision(),
+    )  # fmt: skip
+    events, batch = two_classes(), torch.arange(20)
+
+    class Share(Group):
+        def gather(self, part: torch.Tensor) -> torch.Tensor:
+            return part.repeat(self.size, *[1] * (part.ndim - 1))
+
+    drawn = []
+    for group in (ALONE, Share(0, 2), Share(1, 2)):
+        model = NoiseKept()
+        part = Part(events, np.arange(100), how, 20, group)
+        part.loss(model, batch, torch.Generator().manual_seed(0))
+        (noise,) = model.noise
+        assert noise is not None
+        drawn.append(noise)
+    assert drawn[0].shape == (20, 3)
+    assert torch.equal(drawn[0], torch.cat(drawn[1:]))
+    model = NoiseKept()
+    part = Part(events, np.arange(100), how, 20, ALONE)
+    for _ in range(2):
+        part.mean_loss(model, 3)  # type: ignore[arg-type]
+    assert len(model.noise) == 10
+    for one, again in zip(model.noise[:5], model.noise[5:], strict=True):
+        assert one is not None
+        assert again is not None
+        assert torch.equal(one, again)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": {}},
+        {"best_model": {"a": torch.ones(2)}},
+        {"optimiser": 3},
+        {"generator": "seed"},
+        {"history": [{"epoch": "one"}]},
+        {"history": None},
+        {"best": {"loss": 0.1}},
+    ],
+)
+def test_a_checkpoint_of_something_else_is_one_sentence(
+    wrong: dict[str, Any], tmp_path: Path
+) -> None:
+    events, config, place = two_classes(), configured(epochs=2), tmp_path / "checkpoint.pt"
+    with pytest.raises(StoppedError):
+        train(config, events, "mlp", FileKeeper(place, stop_after=1))
+    whole = load_checkpoint(place)
+    assert whole is not None
+    save_checkpoint(place, {**whole, **wrong})
+    with pytest.raises(ArtifactError, match=r"must hold this training; .* --fresh"):
+        train(config, events, "mlp", FileKeeper(place))
+
+
+def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoint.pt"
+    for content in (b"", b"PK\x03\x04", b"nothing of ours", b"\x80\x02K\x03."):
+        place.write_bytes(content)
+        with pytest.raises(ArtifactError, match="train anew with --fresh"):
+            load_checkpoint(place)
+    torch.save([1, 2], place)
+    with pytest.raises(ArtifactError, match="it holds a list"):
+        load_checkpoint(place)
 
 
 @pytest.mark.parametrize(
@@ -297,3 +404,10 @@ def test_linear_evaluation_of_a_constant_embedding_is_the_majority_rate() -> Non
     score = evaluate_linear(constant, y, constant, y)
     assert score.accuracy == score.majority
     assert torch.tensor(score.recall).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_class_of_which_none_is_held_out_has_no_recall() -> None:
+    train_x, train_y = blobs(500, 0)
+    x, y = blobs(500, 1)
+    score = evaluate_linear(train_x, train_y, x[y < 2], y[y < 2], n_classes=4)
+    assert [math.isnan(recall) for recall in score.recall] == [False, False, True, True]

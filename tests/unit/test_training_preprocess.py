@@ -154,3 +154,13 @@ def test_unknown_and_repeated_quantities_are_refused() -> None:
         check_keep(("met", "mass"))
     with pytest.raises(ParameterError, match="got 'met' twice"):
         PhysicsQuantities(("met", "ht", "met"))
+
+
+def test_masses_are_finite_however_far_apart_leptons_are() -> None:
+    particles = np.zeros((2, 19, 3), dtype=np.float32)
+    particles[:, [1, 2], 0] = 1e4
+    particles[:, 1, 1], particles[:, 2, 1] = (60.0, 15.0), (-60.0, -15.0)
+    found = quantities(particles, "m_leptons", "m_ll")
+    assert np.isfinite(found).all()
+    assert found[0].tolist() == found[1].tolist()  # differences beyond 30 count as 30
+    assert found[0, 0] == pytest.approx(1e4 * np.sqrt(2 * np.cosh(30.0) - 2), rel=1e-3)

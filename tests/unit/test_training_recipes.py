@@ -66,3 +66,13 @@ def test_help_shows_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert describe_recipes() in printed
     assert all(name in printed for name in RECIPES)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["paper-mlp-simclr", "paper-transformer-simclr", "paper-vicreg", "paper-vicreg-10"],
+)
+def test_self_supervised_recipes_mask_numbers_as_the_authors_do(recipe: str) -> None:
+    settled = resolve({"recipe": recipe})
+    assert (settled["augment"], settled["inputs"]) == ("feature-masking:0.5", "plain")
+    assert resolve({"loss": "simclr"})["augment"] == "masking:0.5"

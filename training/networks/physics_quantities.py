@@ -16,6 +16,8 @@ __all__ = ["KEEP_NAMES", "PhysicsQuantities", "check_keep"]
 
 _MET, _ELECTRONS, _MUONS = 0, slice(1, 5), slice(5, 9)
 _LEPTONS, _JETS = slice(1, 9), slice(9, 19)
+#: Largest difference in eta within a mass: sinh^2(15) = 3e12 leaves room for any pT^2 in float32.
+_MOST_ETA = 30.0
 
 
 def _pt(slot: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -35,9 +37,10 @@ def _mass(particles: torch.Tensor) -> torch.Tensor:
 
     m^2 = sum_ij pT_i pT_j (cosh(eta_i - eta_j) - cos(phi_i - phi_j)) over all ordered pairs,
     written as 2 sinh^2 + 2 sin^2 of half the differences: no term is negative and none cancels.
+    Differences in eta beyond 30, which no detector measures, count as 30: float32 would overflow.
     """
     pt, half_eta, half_phi = particles[:, :, 0], particles[:, :, 1] / 2, particles[:, :, 2] / 2
-    d_eta = half_eta.unsqueeze(2) - half_eta.unsqueeze(1)
+    d_eta = (half_eta.unsqueeze(2) - half_eta.unsqueeze(1)).clamp(-_MOST_ETA / 2, _MOST_ETA / 2)
     d_phi = half_phi.unsqueeze(2) - half_phi.unsqueeze(1)
     sinh, sin = torch.sinh(d_eta), torch.sin(d_phi)
     pairs = pt.unsqueeze(2) * pt.unsqueeze(1) * 2 * (sinh * sinh + sin * sin)

@@ -66,16 +66,14 @@ class VAEDecoder(nn.Module):
         return reconstruction
 
 
-def sample_latent(embeddings: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Draw latent coordinates, (n, 3), from means and log variances, (n, 6).
+def sample_latent(embeddings: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return latent coordinates, (n, 3), drawn from means and log variances, (n, 6).
 
     Args:
         embeddings: means, then log variances.
-        generator: source of the normal noise; None is torch's global one.
+        noise: standard normal numbers, (n, 3).
 
     Source: arXiv:1312.6114 Eq. 4 (reparameterisation).
     """
     mean, log_variance = embeddings.chunk(2, dim=1)
-    device = generator.device if generator is not None else mean.device
-    noise = torch.randn(mean.shape, generator=generator, device=device)
     return mean + torch.exp(0.5 * log_variance) * noise.to(mean)

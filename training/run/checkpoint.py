@@ -6,6 +6,7 @@ unpickling any code.
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ import torch
 from engines.errors import ArtifactError
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+#: What torch raises on files that it did not write, or not completely.
+_DAMAGE = (
+    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
+)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -47,9 +55,15 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGE as exc:
         reason = str(exc).strip().partition("\n")[0]
         msg = f"the checkpoint {path} is damaged ({reason}); train anew with --fresh"
         raise ArtifactError(msg) from exc
+    if not isinstance(state, dict):
+        msg = (
+            f"the checkpoint {path} must hold a training; it holds a {type(state).__name__}; "
+            "train anew with --fresh"
+        )
+        raise ArtifactError(msg)
     return state

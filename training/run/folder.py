@@ -33,6 +33,7 @@ _CONFIG, _METRICS, _CHECKPOINT, _SCALARS = (
     "tensorboard",
 )
 _PICTURES = ("loss.png", "embedding.png")
+_FOLD = "fold"
 #: Options that say where things are or how they are computed, not what is trained.
 _FREE = ("output", "run-dir", "device", "threads", "compile")
 
@@ -44,6 +45,7 @@ class RunFolder:
         path: the folder; made if it is not there.
         settings: the options of this training, by name.
         samples: the events it reads.
+        content: hash of all that it read from them.
         writes: whether this process may write; of several under torchrun only the first does.
 
     Raises:
@@ -57,15 +59,18 @@ class RunFolder:
         settings: Mapping[str, Any],
         samples: Sequence[SampleFacts],
         *,
+        content: str = "",
         writes: bool = True,
     ) -> None:
         """Compare with what is there; write the options if nothing is."""
         self.path, self._writes = path, writes
-        self._settings, self._samples = dict(settings), [asdict(sample) for sample in samples]
+        self._samples, self._content = [asdict(sample) for sample in samples], content
+        self._settings = tomllib.loads(write_toml(settings))
         self._scalars: Any = None
         self._check_config()
+        self.load()  # before the options are written over those of another training
         if writes:
-            self._write(_CONFIG, write_toml(self._settings))
+            self._write(_CONFIG, _config_text(settings))
 
     @staticmethod
     def clear(path: Path) -> None:
@@ -84,7 +89,10 @@ class RunFolder:
         except (OSError, ValueError) as exc:
             msg = f"cannot read {place} ({exc}); train anew with --fresh"
             raise ArtifactError(msg) from exc
-        wanted = tomllib.loads(write_toml(self._settings))
+        self._compare({_FOLD: self._settings.get(_FOLD), **found})
+
+    def _compare(self, found: Mapping[str, Any]) -> None:
+        wanted = self._settings
         for name in (*wanted, *found):
             if name not in _FREE and wanted.get(name) != found.get(name):
                 msg = (
@@ -108,18 +116,35 @@ class RunFolder:
         """Return the state of the last epoch, or None before the first.
 
         Raises:
-            MismatchError: if a file of events has changed since.
+            MismatchError: if it is of other options, or what was read has changed since.
+            ArtifactError: if it is damaged, or of another version.
         """
         state = load_checkpoint(self.path / _CHECKPOINT)
         if state is None:
             return None
-        for found, wanted in zip(state["samples"], self._samples, strict=True):
-            if found["content_id"] != wanted["content_id"]:
-                msg = (
-                    f"the run folder {self.path} holds a training on another {found['name']}, "
-                    "whose content has changed since; train anew with --fresh"
-                )
-                raise MismatchError(msg)
+        try:
+            history = tuple(map(Epoch.parse, state["history"]))
+            names = [sample["name"] for sample in state["samples"]]
+            contents = [sample["content_id"] for sample in state["samples"]]
+            settings, content = dict(state["settings"]), state["content"]
+        except (KeyError, TypeError, ValueError) as exc:
+            msg = (
+                f"the checkpoint {self.path / _CHECKPOINT} must be of this version's training; its "
+                f"parts do not fit ({type(exc).__name__}: {exc}); train anew with --fresh"
+            )
+            raise ArtifactError(msg) from exc
+        self._compare(settings)
+        wanted = [sample["content_id"] for sample in self._samples]
+        files = zip(names, contents, wanted, strict=False)
+        changed = [name for name, old, new in files if old != new]
+        if changed or len(names) != len(wanted) or content != self._content:
+            what = f"another {changed[0]}" if changed else "other events, labels or re-simulations"
+            msg = (
+                f"the run folder {self.path} holds a training on {what}, the content of which has "
+                "changed since; name another folder with --run-dir, or train anew with --fresh"
+            )
+            raise MismatchError(msg)
+        self._write_metrics(history)
         return state
 
     def epochs_done(self) -> int:
@@ -131,13 +156,20 @@ class RunFolder:
         """Keep the state after an epoch, then its metrics."""
         if not self._writes:
             return
-        save_checkpoint(self.path / _CHECKPOINT, {**state, "samples": self._samples})
+        read = {"settings": self._settings, "samples": self._samples, "content": self._content}
+        save_checkpoint(self.path / _CHECKPOINT, {**state, **read})
+        self._write_metrics(history)
+        self._add_scalars(history[-1])
+
+    def _write_metrics(self, history: tuple[Epoch, ...]) -> None:
+        """Write them whole: a kill between checkpoint and metrics leaves no row out for long."""
+        if not self._writes:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(epoch) for epoch in history)
         self._write(_METRICS, text.getvalue())
-        self._add_scalars(history[-1])
 
     def _add_scalars(self, epoch: Epoch) -> None:
         if importlib.util.find_spec("tensorboard") is None:
@@ -171,6 +203,13 @@ def write_toml(settings: Mapping[str, Any]) -> str:
         for name, value in settings.items()
         if value is not None
     )
+
+
+def _config_text(settings: Mapping[str, Any]) -> str:
+    """Return the options; which fold this is stands in a comment, since it is no option."""
+    options = {name: value for name, value in settings.items() if name != _FOLD}
+    fold = f"# {_FOLD} = {_shown(settings[_FOLD])}\n" if _FOLD in settings else ""
+    return fold + write_toml(options)
 
 
 def _shown(value: object) -> str:

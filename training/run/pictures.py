@@ -51,7 +51,11 @@ def draw_losses(history: Sequence[Epoch], path: Path) -> None:
 
 
 def draw_embedding(
-    embeddings: FloatArray, targets: IntArray | None, names: Sequence[str], path: Path
+    embeddings: FloatArray,
+    targets: IntArray | None,
+    names: Sequence[str],
+    path: Path,
+    counts: Sequence[int] | None = None,
 ) -> None:
     """Draw every pair of coordinates, and the density of each on the diagonal, by process.
 
@@ -60,6 +64,7 @@ def draw_embedding(
         targets: class index of each, (n,); None draws all alike.
         names: of the classes.
         path: the picture.
+        counts: held-out events of each class, where those drawn are only some; None counts these.
     """
     values, labels = _coordinates(embeddings)
     targets = np.zeros(len(values), dtype=np.int64) if targets is None else targets
@@ -86,7 +91,8 @@ def draw_embedding(
                 if column <= row:
                     panel.set_xlim(edges[0, column], edges[1, column])
                 _label(panel, labels, row, column, n)
-        _legend(figure, names, np.bincount(targets, minlength=len(names)))
+        drawn = np.bincount(targets, minlength=len(names)).tolist()
+        _legend(figure, names, drawn if counts is None else counts)
         _save(figure, path)
 
 
@@ -144,7 +150,7 @@ def _label(panel: Axes, labels: Sequence[str], row: int, column: int, n: int) ->
         panel.set_yticklabels([])
 
 
-def _legend(figure: Figure, names: Sequence[str], counts: IntArray) -> None:
+def _legend(figure: Figure, names: Sequence[str], counts: Sequence[int]) -> None:
     handles = [
         Line2D(
             [], [], color=_COLOURS[index % len(_COLOURS)], lw=3, label=f"{name} ({count} held out)"

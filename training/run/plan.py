@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from training.encoders import UNTRAINED, EncoderConfig
 from training.fit_config import FitConfig
 from training.networks.preprocess import InputConfig
 from training.objective import LossConfig, Objective, parse_objective
+from training.run.effects import check_effects, check_views
 from training.run.recipes import resolve
 from training.schedule import Schedule
 from training.splits import check_reserve
@@ -57,12 +58,16 @@ class Plan:
         sources = tuple(EventRange.parse(text) for text in options.events)
         check_reserve(options.reserve)
         encoder, fit = _encoder(settled), _fit(settled, options.seed)
+        check_effects(given, settled)
         settled["augment"], settled["inputs"] = fit.augment, str(encoder.inputs)
         del settled["mask_probability"]  # it is in `augment`
+        settled["dim"] = encoder.learned_dim
         if settled["arch"] in UNTRAINED:
             settled["loss"] = "none"
         else:
-            _check_loss(parse_objective(fit.loss), encoder, fit)
+            objective = parse_objective(fit.loss)
+            _check_loss(objective, encoder)
+            check_views(given, objective, fit.augment, fit.rotate)
         output = options.output
         places = {
             "events": [str(_absolute(source)) for source in sources],
@@ -73,6 +78,21 @@ class Plan:
             places["run_dir"] = str(options.run_dir.absolute())
         run_dir = options.run_dir or output.with_suffix(".run")
         return cls({**places, **settled, **rest}, sources, output, run_dir, encoder, fit)
+
+    def for_fold(self, number: int, n_folds: int) -> "Plan":
+        """Return the plan of one fold: files of its own, and which fold it is."""
+        name = f"fold{number}"
+        return replace(
+            self,
+            settings={**self.settings, "fold": f"{number} of {n_folds}"},
+            output=self.output.with_stem(f"{self.output.stem}-{name}"),
+            run_dir=self.run_dir / name,
+        )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training looks at the class of an event."""
+        return self.objective is not None and self.objective.needs_labels
 
     @property
     def objective(self) -> Objective | None:
@@ -132,14 +152,8 @@ def _fit(settled: Mapping[str, Any], seed: int) -> FitConfig:
     )
 
 
-def _check_loss(objective: Objective, encoder: EncoderConfig, fit: FitConfig) -> None:
-    """Refuse a loss that this network cannot have, and views that no loss looks at."""
+def _check_loss(objective: Objective, encoder: EncoderConfig) -> None:
+    """Refuse a loss that this network cannot have."""
     if objective.has("vae") and encoder.arch != "vae":
         msg = f"--loss {objective} must go with --arch vae; got --arch {encoder.arch}"
-        raise ParameterError(msg)
-    if parse_augmentations(fit.augment).resimulates and not objective.needs_views:
-        msg = (
-            f"--augment {fit.augment} must go with a loss of two views; got --loss {objective}; "
-            "use simclr, vicreg, or add one of them to it"
-        )
         raise ParameterError(msg)

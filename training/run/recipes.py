@@ -41,6 +41,10 @@ def _augment(settings: Settings) -> str:
     return f"masking:{settings['mask_probability']}"
 
 
+def _augment_numbers(settings: Settings) -> str:
+    return f"feature-masking:{settings['mask_probability']}"
+
+
 def _by_dimension(settings: Settings) -> float:
     """The paper's temperature of SimCLR at the nearest dimension listed, unless one is given."""
     from training.losses import SIMCLR_TEMPERATURES
@@ -90,6 +94,7 @@ _PAPER: dict[str, Default] = {
     "batch_size": 1024,
     "temperature": 0.07,
     "view_temperature": _by_dimension,
+    "augment": _augment_numbers,
 }
 _PAPER_MLP: dict[str, Default] = {
     **_PAPER,
@@ -141,7 +146,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             {**_PAPER_MLP, "loss": "supcon"},
         ),
         "paper-mlp-simclr": Recipe(
-            "self-supervised MLP: as above, naive masking, tau by dimension",
+            "self-supervised MLP: as above, numbers masked at 0.5, tau by dimension",
             {**_PAPER_MLP, "loss": "simclr"},
         ),
         "paper-transformer-supcon": Recipe(
@@ -149,11 +154,11 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             {**_PAPER_TRANSFORMER, "loss": "supcon"},
         ),
         "paper-transformer-simclr": Recipe(
-            "self-supervised transformer: as above, naive masking, tau by dimension",
+            "self-supervised transformer: as above, numbers masked, tau by dimension",
             {**_PAPER_TRANSFORMER, "loss": "simclr"},
         ),
         "paper-vicreg": Recipe(
-            "self-supervised VICReg transformer, weights 25, 25, 25",
+            "self-supervised VICReg transformer, numbers masked, weights 25, 25, 25",
             {**_PAPER_VICREG, "loss": "vicreg"},
         ),
         "paper-vicreg-10": Recipe(

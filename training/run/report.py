@@ -1,6 +1,7 @@
 """What `train-encoder` says at the end."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 from engines.artifact import SampleFacts
@@ -46,7 +47,8 @@ def describe_events(
     for index, (label, n_train) in enumerate(events.counts(split.train).items()):
         line = f"  class {label}: {n_train} to train on, {held_out[label]} held out"
         if evaluation is not None:
-            line += f", {evaluation.recall[index]:.1%} of these named rightly"
+            recall = evaluation.recall[index]
+            line += "" if math.isnan(recall) else f", {recall:.1%} of these named rightly"
         lines.append(line)
     lines += [
         f"reserved: events {sample.start} to {sample.stop} of {sample.name}, never read by "

@@ -8,12 +8,12 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from engines.artifact import EngineFacts, SampleFacts, utc_now, versions
+from engines.artifact import SampleFacts
 from engines.errors import ArtifactError
 from engines.events import EventRange
 from training.augment import parse_augmentations
@@ -26,10 +26,18 @@ from training.fit import fit
 from training.fit_config import FitResult, Running
 from training.networks.preprocess import measure_scaling
 from training.objective import check_labels
+from training.run.facts import encoder_facts
 from training.run.folder import RunFolder
+from training.run.lock import hold_folder
 from training.run.plan import Plan
 from training.run.report import describe_evaluation, describe_events, describe_fit, warn_of_little
-from training.splits import Split, fold_splits, reserve_events, split_events
+from training.splits import (
+    Split,
+    fold_splits,
+    refuse_repeated_events,
+    reserve_events,
+    split_events,
+)
 from training.views import choose_precision
 
 __all__ = ["train"]
@@ -54,16 +62,16 @@ def train(options: argparse.Namespace) -> None:
     with open_group(options.device) as group:
         _set_threads(options.threads, plan, group)
         data = _load(plan)
+        needs_labels, seed = plan.needs_labels, options.seed
         if options.folds is None:
-            split = split_events(data.events, options.validation_fraction, options.seed)
+            fraction = options.validation_fraction
+            split = split_events(data.events, fraction, seed, needs_labels=needs_labels)
             _train_one(plan, data, split, group, fresh=options.fresh)
             return
-        splits = fold_splits(data.events, options.folds, options.seed)
+        splits = fold_splits(data.events, options.folds, seed, needs_labels=needs_labels)
         accuracies = []
         for number, split in enumerate(splits, start=1):
-            name = f"fold{number}"
-            output = plan.output.with_stem(f"{plan.output.stem}-{name}")
-            one = replace(plan, output=output, run_dir=plan.run_dir / name)
+            one = plan.for_fold(number, len(splits))
             _say(group, f"fold {number} of {len(splits)}\n")
             evaluation = _train_one(one, data, split, group, fresh=options.fresh)
             accuracies.append(math.nan if evaluation is None else evaluation.accuracy)
@@ -77,6 +85,7 @@ def _set_threads(threads: int | None, plan: Plan, group: Group) -> None:
 
 def _load(plan: Plan) -> _Data:
     objective, settings = plan.objective, plan.settings
+    refuse_repeated_events(_facts_of(plan.sources))
     used, reserved = reserve_events(plan.sources, settings["reserve"])
     events = load_events(
         used,
@@ -96,6 +105,13 @@ def _train_one(
     plan: Plan, data: _Data, split: Split, group: Group, *, fresh: bool
 ) -> LinearEvaluation | None:
     """Train or finish one encoder and export it; only the first process writes."""
+    with hold_folder(plan.run_dir, writes=group.leads and plan.objective is not None):
+        return _train_held(plan, data, split, group, fresh=fresh)
+
+
+def _train_held(
+    plan: Plan, data: _Data, split: Split, group: Group, *, fresh: bool
+) -> LinearEvaluation | None:
     started = time.monotonic()
     events, objective = data.events, plan.objective
     classify = objective is not None and objective.has("ce")
@@ -111,10 +127,15 @@ def _train_one(
         warn_of_little(events, split, result, plan)
     drawn = draw_subset(split.validation)
     held_out, evaluation = _evaluate(model, events, split.train, drawn, group)
+    particles = events.particles
+    facts = encoder_facts(
+        plan, data.trained_on, data.reserved, particles, result, evaluation, group
+    )
+    # Sorted indices would show the first file alone.
+    shown = np.random.default_rng(0).permutation(len(drawn))[:_MOST_DRAWN]
+    exported = export_encoder(model.encoder, plan.output, events.particles[drawn[shown]], facts)
     if result is not None:
-        _draw(plan, events, drawn, held_out, result)
-    facts = _facts(plan, data, result, evaluation, group)
-    exported = export_encoder(model.encoder, plan.output, events.particles[drawn], facts)
+        _draw(plan, events, split, drawn[shown], held_out[shown], result)
     sys.stdout.write(
         f"{describe_events(events, split, evaluation, data.reserved)}"
         f"{describe_fit(result, plan)}"
@@ -136,7 +157,13 @@ def _fit(
     if fresh and group.leads:
         RunFolder.clear(plan.run_dir)
     group.wait()
-    folder = RunFolder(plan.run_dir, settings, data.trained_on, writes=group.leads)
+    folder = RunFolder(
+        plan.run_dir,
+        settings,
+        data.trained_on,
+        content=data.events.content,
+        writes=group.leads,
+    )
     done, epochs = folder.epochs_done(), plan.fit.schedule.epochs
     if done and group.leads:
         if done >= epochs:
@@ -170,53 +197,31 @@ def _evaluate(
             events.targets[drawn],
             embeddings,
             events.targets[held_out],
+            len(events.classes),
         )
     encoder.to("cpu")
     return embeddings, evaluation
 
 
 def _draw(
-    plan: Plan, events: EventSet, drawn: np.ndarray, embeddings: np.ndarray, result: FitResult
-) -> None:
-    from training.run.pictures import draw_embedding, draw_losses
-
-    draw_losses(result.history, plan.run_dir / "loss.png")
-    targets = None if events.targets is None else events.targets[drawn][:_MOST_DRAWN]
-    names = [f"process {label}" for label in events.classes]
-    draw_embedding(embeddings[:_MOST_DRAWN], targets, names, plan.run_dir / "embedding.png")
-
-
-def _facts(
     plan: Plan,
-    data: _Data,
-    result: FitResult | None,
-    evaluation: LinearEvaluation | None,
-    group: Group,
-) -> EngineFacts:
-    metrics = {}
-    options = {
-        name: value
-        for name, value in plan.settings.items()
-        if name not in ("events", "output", "run_dir", "arch", "dim", "loss") and value is not None
-    }
-    if result is not None:
-        metrics = {"loss": result.loss, "validation_loss": result.validation_loss}
-        options["best_epoch"] = result.best_epoch
-    if evaluation is not None:
-        metrics["linear_accuracy"] = evaluation.accuracy
-        metrics["linear_accuracy_error"] = evaluation.error
-        metrics["majority_rate"] = evaluation.majority
-    return EngineFacts(
-        arch=plan.encoder.arch,
-        loss="none" if plan.objective is None else str(plan.objective),
-        dim=plan.encoder.embedding_dim,
-        trained_on=() if result is None else data.trained_on,
-        reserved=data.reserved,
-        options={**options, "threads": torch.get_num_threads(), "processes": group.size},
-        metrics=metrics,
-        versions=versions("torch", "onnx", "onnxruntime", "onnxscript"),
-        created=utc_now(),
-    )
+    events: EventSet,
+    split: Split,
+    drawn: np.ndarray,
+    embeddings: np.ndarray,
+    result: FitResult,
+) -> None:
+    """Draw the losses and the held-out events at `drawn`; the encoder is whole without."""
+    try:
+        from training.run.pictures import draw_embedding, draw_losses
+
+        draw_losses(result.history, plan.run_dir / "loss.png")
+        targets = None if events.targets is None else events.targets[drawn]
+        names = [f"process {label}" for label in events.classes]
+        counts = list(events.counts(split.validation).values()) or [len(split.validation)]
+        draw_embedding(embeddings, targets, names, plan.run_dir / "embedding.png", counts)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it must not cost the encoder
+        _LOG.warning("a picture could not be drawn: %s", exc)
 
 
 def _report_folds(plan: Plan, accuracies: list[float], group: Group) -> None:
@@ -233,7 +238,11 @@ def _report_folds(plan: Plan, accuracies: list[float], group: Group) -> None:
     except OSError as exc:
         msg = f"cannot write {place} ({exc.strerror or exc}); choose --run-dir"
         raise ArtifactError(msg) from exc
-    _say(group, f"accuracy over {len(accuracies)} folds: {mean:.4f} +- {error:.4f}; {place}\n")
+    _say(
+        group,
+        f"accuracy over {len(accuracies)} folds: {mean:.4f} +- {error:.4f}, slightly optimistic, "
+        f"as each epoch was chosen on the same held-out fold; {place}\n",
+    )
 
 
 def _say(group: Group, text: str) -> None:
