@@ -12,7 +12,7 @@ __all__ = ["BASELINES", "make_baselines"]
 
 #: Name in tables, and architecture of train-encoder.
 BASELINES = {"57 raw inputs": "raw", "6 leading pT": "leading-pt"}
-#: Enough for train-encoder to say how well rare processes are told apart, which it insists on.
+#: Nothing is learned from them: enough to compare the ONNX file with torch on.
 _N_EVENTS = 10_000
 
 

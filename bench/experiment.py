@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import stats
 
+from engines.artifact import EngineFacts
 from engines.calibration import calibrate_embeddings
 from engines.calibration_config import CalibrationConfig, choose_sizes
 from engines.errors import SampleSizeError
@@ -19,6 +20,7 @@ from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.nplm import CachedReference, NullDistribution, z_score
 from engines.types import Float64Array, FloatArray, IntArray
+from engines.unseen import refuse_marked_events
 
 __all__ = ["Embedding", "Experiment", "embed_range", "signal_windows", "varying"]
 
@@ -27,10 +29,26 @@ Embedding: TypeAlias = Callable[[FloatArray], FloatArray]
 _LEAST_PRESENT = 0.001
 
 
-def embed_range(embed: Embedding, source: EventRange) -> FloatArray:
-    """Return the embeddings of a range of a file, (n, d) float32."""
+def embed_range(
+    embed: Embedding, source: EventRange, unseen_by: EngineFacts | None = None
+) -> FloatArray:
+    """Return the embeddings of a range of a file, (n, d) float32.
+
+    Args:
+        embed: kinematics, (n, 19, 3), to embeddings, (n, d).
+        source: the range.
+        unseen_by: facts of an encoder that must recognise none of the events, or None.
+
+    Raises:
+        MismatchError: if it recognises some.
+    """
+    blocks = []
     with EventFile(source.path) as file:
-        return np.concatenate([embed(block) for block in file.slices(source.start, source.stop)])
+        for particles in file.slices(source.start, source.stop):
+            if unseen_by is not None:
+                refuse_marked_events(unseen_by, particles, source.path)
+            blocks.append(embed(particles))
+    return np.concatenate(blocks)
 
 
 def varying(background: FloatArray, *others: FloatArray) -> list[FloatArray]:
@@ -87,8 +105,8 @@ class Experiment:
     def calibrate(self, config: CalibrationConfig) -> tuple[CachedReference, NullDistribution]:
         """Return the reference and the null of its one width from the calibration events."""
         sizes = choose_sizes(len(self.calibration), config)
-        reference, nulls, _ = calibrate_embeddings(self.calibration, sizes, config)
-        return reference, nulls[1].nulls[0]
+        made = calibrate_embeddings(self.calibration, sizes, config)
+        return made.reference, made.nulls[1].nulls[0]
 
     def null_honesty(self, config: CalibrationConfig) -> dict[str, Any]:
         """Return how uniform the p-values of disjoint windows of unused background are.

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.options import add_background, share
 from engines.command import CommandParser, positive_int, run_command
 from engines.events import EventRange
 from engines.samples import SIGNALS, sample_path
 
 if TYPE_CHECKING:
-    from engines.artifact import EngineFacts
+    from engines.artifact import EngineFacts, SampleFacts
 
 __all__ = ["main"]
 
@@ -31,22 +32,8 @@ def _parser() -> CommandParser:
         "bench-physics engines --engine d4.onnx --json out.json   (no option after make demo)",
     )
     add = parser.add_argument
-    cocktail = sample_path("sm_cocktail")
     add("--engine", type=Path, nargs="+", metavar="FILE", help=f"encoders (default: {_ENGINE})")
-    add(
-        "--calibration",
-        type=EventRange.parse,
-        metavar="FILE[@START:STOP]",
-        default=EventRange(cocktail, 45_000, 150_000),
-        help="background for basis, reference and pool",
-    )
-    add(
-        "--test",
-        type=EventRange.parse,
-        metavar="FILE[@START:STOP]",
-        default=EventRange(cocktail, 150_000, 235_000),
-        help="background for the windows",
-    )
+    add_background(parser)
     add(
         "--signals",
         type=EventRange.parse,
@@ -57,7 +44,7 @@ def _parser() -> CommandParser:
     add("--window", type=positive_int, default=4000, help="events in a window")
     add("--n-ref", type=positive_int, help="reference events")
     add("--toys", type=positive_int, default=300, help="toys of the calibration")
-    add("--fractions", type=_share, nargs="+", default=[0.005, 0.01, 0.02], help="signal shares")
+    add("--fractions", type=share, nargs="+", default=[0.005, 0.01, 0.02], help="signal shares")
     add("--null-window", type=positive_int, default=400, help="window of the uniformity check")
     add("--null-toys", type=positive_int, default=2000, help="toys of the uniformity check")
     add("--seed", type=int, default=0, help="of splits, toys and signal counts")
@@ -66,19 +53,11 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        msg = f"must lie between 0 and 1; got {text}"
-        raise argparse.ArgumentTypeError(msg)
-    return value
-
-
 def _run(options: argparse.Namespace) -> None:
     from tempfile import TemporaryDirectory
 
     from bench.baselines import make_baselines
-    from engines.artifact import check_writable
+    from engines.artifact import SampleFacts, check_writable
     from engines.engine import open_engine
 
     options.engine = options.engine or [_ENGINE]
@@ -87,8 +66,10 @@ def _run(options: argparse.Namespace) -> None:
         check_writable(options.json)
     _check_disjoint(options.calibration, options.test)
     engines = {path.stem: open_engine(path, threads=options.threads) for path in options.engine}
+    sources = (options.calibration, options.test, *options.signals)
+    samples = [SampleFacts.of(source) for source in sources]
     for name, engine in engines.items():
-        _check_unseen(name, engine.facts, options)
+        _check_unseen(name, engine.facts, samples)
     with TemporaryDirectory() as folder:
         for name, path in make_baselines(options.calibration, Path(folder)).items():
             engines[name] = open_engine(path, threads=options.threads)
@@ -121,13 +102,12 @@ def _check_disjoint(calibration: EventRange, test: EventRange) -> None:
         raise MismatchError(msg)
 
 
-def _check_unseen(name: str, facts: "EngineFacts", options: argparse.Namespace) -> None:
-    """Refuse events that an encoder was trained on, be they background or signal."""
-    from bench.physics_study.embedded import check_unseen
+def _check_unseen(name: str, facts: "EngineFacts", samples: Sequence["SampleFacts"]) -> None:
     from engines.errors import MismatchError
+    from engines.unseen import refuse_training_events
 
     try:
-        check_unseen(facts, [options.calibration, options.test, *options.signals])
+        refuse_training_events(facts, samples)
     except MismatchError as exc:
         msg = f"{name}: {exc}"
         raise MismatchError(msg) from exc

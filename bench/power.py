@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.options import add_background, share
 from engines.command import CommandParser, positive_int, run_command
 from engines.events import EventRange
 from engines.samples import sample_path
@@ -33,22 +34,8 @@ def _parser() -> CommandParser:
         "bench-power --json out.json --plot out.png   (after make demo)",
     )
     add = parser.add_argument
-    cocktail = sample_path("sm_cocktail")
     add("--engine", type=Path, metavar="FILE", default=_ENGINE, help="encoder")
-    add(
-        "--calibration",
-        type=EventRange.parse,
-        metavar="FILE[@START:STOP]",
-        default=EventRange(cocktail, 45_000, 150_000),
-        help="background for basis, reference and toys; none that trained the encoder",
-    )
-    add(
-        "--test",
-        type=EventRange.parse,
-        metavar="FILE[@START:STOP]",
-        default=EventRange(cocktail, 150_000, 235_000),
-        help="background for the windows",
-    )
+    add_background(parser)
     add(
         "--signal",
         type=EventRange.parse,
@@ -62,21 +49,13 @@ def _parser() -> CommandParser:
     add("--online-ref", type=positive_int, default=2500, help="of these, for the online MMD test")
     add("--toys", type=positive_int, default=500, help="toys that set the thresholds")
     add("--null-windows", type=positive_int, default=200, help="windows that count false alarms")
-    add("--false-alarms", type=_share, nargs="+", default=[0.01], help="probability a window")
-    add("--fractions", type=_share, nargs="+", default=[0.0025, 0.005, 0.01, 0.02], help="signal")
+    add("--false-alarms", type=share, nargs="+", default=[0.01], help="probability a window")
+    add("--fractions", type=share, nargs="+", default=[0.0025, 0.005, 0.01, 0.02], help="signal")
     add("--seed", type=int, default=0, help="of splits, toys and signal counts")
     add("--threads", type=positive_int, default=1, help="CPU threads")
     add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
     add("--plot", type=Path, metavar="FILE.png", help="power against fraction")
     return parser
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        msg = f"must lie between 0 and 1; got {text}"
-        raise argparse.ArgumentTypeError(msg)
-    return value
 
 
 def _run(options: argparse.Namespace) -> None:

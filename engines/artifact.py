@@ -56,7 +56,7 @@ def check_writable(path: Path) -> None:
     try:
         probe = path.with_name(f".{path.name}.part")
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # processes of one training probe together
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         msg = f"cannot write {path} ({reason}); choose a folder that exists and is writable"

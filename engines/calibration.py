@@ -32,7 +32,14 @@ from engines.toy_runs import SerialRunner, ToyRunner, run_toys
 from engines.types import FloatArray, IntArray
 from engines.unseen import refuse_marked_events, refuse_repeated_events, refuse_training_events
 
-__all__ = ["IN_THIS_PROCESS", "Running", "calibrate", "calibrate_embeddings", "embed_events"]
+__all__ = [
+    "IN_THIS_PROCESS",
+    "Calibrated",
+    "Running",
+    "calibrate",
+    "calibrate_embeddings",
+    "embed_events",
+]
 
 _LOG = logging.getLogger(__name__)
 _LEAST_SPREAD = 1e-6
@@ -49,6 +56,7 @@ class Running:
         journal: file that keeps finished toys, for a calibration that is killed; None keeps none.
         shared: file beside which worker processes of this machine find the features, or None if
             each has its own.
+        quiet: show no progress.
     """
 
     runner: ToyRunner = field(default_factory=SerialRunner)
@@ -56,6 +64,7 @@ class Running:
     device: str = "cpu"
     journal: Path | None = None
     shared: Path | None = None
+    quiet: bool = False
 
     def journal_of(self, scale: int) -> Path | None:
         """Return the journal of one scale."""
@@ -73,6 +82,23 @@ class Running:
 IN_THIS_PROCESS = Running()
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration makes of embeddings.
+
+    Attributes:
+        reference: made ready.
+        nulls: the null of every scale (1: windows as they are).
+        pool: (n_pool, d) embeddings that the toys were drawn from.
+        model: of the kernel.
+    """
+
+    reference: CachedReference
+    nulls: dict[int, WidthNulls]
+    pool: FloatArray
+    model: BasisConfig
+
+
 def embed_events(engine: Engine, sources: Sequence[EventRange], title: str) -> FloatArray:
     """Return the embeddings of all events of the files, (n, d), read slice by slice.
 
@@ -85,7 +111,7 @@ def embed_events(engine: Engine, sources: Sequence[EventRange], title: str) -> F
     for source in sources:
         with EventFile(source.path) as file:
             for particles in file.slices(source.start, source.stop):
-                refuse_marked_events(engine, particles, source.path)
+                refuse_marked_events(engine.facts, particles, source.path)
                 blocks.append(engine.embed(particles))
                 shown.advance(len(particles))
     shown.close()
@@ -105,13 +131,13 @@ def calibrate(
         SampleSizeError: if the events are too few; says how many would do.
     """
     samples = tuple(SampleFacts.of(source) for source in sources)
-    refuse_training_events(engine, samples)
+    refuse_training_events(engine.facts, samples)
     refuse_repeated_events(samples)
     running.runner.check()
     sizes = choose_sizes(sum(s.stop - s.start for s in samples), config)
     embeddings = embed_events(engine, sources, "embedding background")
-    reference, nulls, model = calibrate_embeddings(embeddings, sizes, config, running)
-    basis, n_expected = reference.basis, config.window.n_expected
+    made = calibrate_embeddings(embeddings, sizes, config, running)
+    basis, n_expected = made.reference.basis, config.window.n_expected
     facts = ReferenceFacts(
         engine_fingerprint=engine.fingerprint,
         window=config.window,
@@ -123,10 +149,11 @@ def calibrate(
         loss=config.loss,
         store=config.store,
         offset_shares={
-            scale: offset_share(scale * n_expected, sizes.n_pool, sizes.n_ref) for scale in nulls
+            scale: offset_share(scale * n_expected, sizes.n_pool, sizes.n_ref)
+            for scale in made.nulls
         },
         options={
-            **vars(model),
+            **vars(made.model),
             "sigmas": list(basis.sigmas),
             "sigma_quantiles": list(config.sigma_quantiles),
             "ranks": [width.rank for width in basis.widths],
@@ -135,7 +162,7 @@ def calibrate(
         created=utc_now(),
     )
     _warn(facts)
-    return ReferenceArtifact(reference, nulls, facts)
+    return ReferenceArtifact(made.reference, made.nulls, facts)
 
 
 def calibrate_embeddings(
@@ -143,11 +170,8 @@ def calibrate_embeddings(
     sizes: Sizes,
     config: CalibrationConfig,
     running: Running = IN_THIS_PROCESS,
-) -> tuple[CachedReference, dict[int, WidthNulls], BasisConfig]:
+) -> Calibrated:
     """Shuffle embeddings, (n, d), into the three samples; cache the reference and run the toys.
-
-    Returns:
-        The reference, the null of every scale (1: windows as they are), and the kernel model.
 
     Raises:
         ParameterError: if the kernel model sees no difference between one toy and another.
@@ -191,7 +215,7 @@ def calibrate_embeddings(
     ):
         running.discard_journals(nulls)
         raise _flat(reference, config)
-    return reference, nulls, model
+    return Calibrated(reference, nulls, pool, model)
 
 
 def _null(
@@ -207,7 +231,7 @@ def _null(
         title = "toys" if scale == 1 else f"toys of {scale} windows"
         if done:
             _LOG.info("continuing: %d of %d %s are done", done, config.n_toys, title)
-        shown = Progress(config.n_toys - done, title)
+        shown = Progress(config.n_toys - done, title, quiet=running.quiet)
         t = run_toys(
             job,
             toys,

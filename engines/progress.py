@@ -18,6 +18,7 @@ class Progress:
         title: what is being done.
         stream: where to show it; a bar if it is a terminal, else lines.
         every_s: seconds between lines where there is no terminal.
+        quiet: show nothing.
         clock: monotonic seconds.
     """
 
@@ -28,15 +29,16 @@ class Progress:
         *,
         stream: TextIO | None = None,
         every_s: float = 10.0,
+        quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Show the first state."""
         self._stream = stream or sys.stderr
         self._total, self._title, self._done = total, title, 0
-        self._every_s, self._clock = every_s, clock
+        self._every_s, self._quiet, self._clock = every_s, quiet, clock
         self._started = self._shown = clock()
         self._bar = None
-        if self._stream.isatty():
+        if not quiet and self._stream.isatty():
             self._bar = tqdm(total=total, desc=title, file=self._stream, dynamic_ncols=True)
 
     def advance(self, n: int = 1, note: str = "") -> None:
@@ -45,6 +47,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(n)
+        if self._bar is not None or self._quiet:
             return
         now = self._clock()
         if self._done >= self._total or now - self._shown >= self._every_s:

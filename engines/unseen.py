@@ -1,11 +1,10 @@
 """Refusals of events that an encoder has seen, or that are given twice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from engines.artifact import SampleFacts
-from engines.engine import Engine
+from engines.artifact import EngineFacts, SampleFacts
 from engines.errors import MismatchError
 from engines.event_marks import count_marked
 from engines.types import FloatArray
@@ -13,47 +12,47 @@ from engines.types import FloatArray
 __all__ = ["refuse_marked_events", "refuse_repeated_events", "refuse_training_events"]
 
 
-def refuse_training_events(engine: Engine, samples: Sequence[SampleFacts]) -> None:
-    """Refuse ranges of files that the encoder was trained on.
+def refuse_training_events(facts: EngineFacts, samples: Iterable[SampleFacts]) -> None:
+    """Refuse ranges of files that the encoder of these facts was trained on.
 
     Raises:
         MismatchError: naming the events in common.
     """
     for sample in samples:
-        for trained in engine.facts.trained_on:
+        for trained in facts.trained_on:
             shared = sample.overlap(trained)
             if shared:
                 msg = (
                     f"the encoder was trained on {shared} of these events ({trained.name} events "
-                    f"{trained.start} to {trained.stop}); calibrate on others, for instance "
-                    f"{sample.name}@{trained.stop}:"
+                    f"{trained.start} to {trained.stop}, asked for: {sample.start} to "
+                    f"{sample.stop}); choose others, for instance {sample.name}@{trained.stop}:"
                 )
                 raise MismatchError(msg)
 
 
-def refuse_marked_events(engine: Engine, particles: FloatArray, path: Path) -> None:
+def refuse_marked_events(facts: EngineFacts, particles: FloatArray, path: Path) -> None:
     """Refuse events of the training that come in another file, order or selection.
 
     Args:
-        engine: knows a sample of the events that it was trained on.
+        facts: hold a sample of the events that the encoder was trained on.
         particles: (n, 19, 3) float32.
         path: where they come from.
 
     Raises:
         MismatchError: if one of that sample is among them.
     """
-    marked = count_marked(particles, engine.facts.trained_marks)
+    marked = count_marked(particles, facts.trained_marks)
     if marked:
         msg = (
             f"{path} holds events that the encoder was trained on, though not in a file that it "
             f"knows ({marked} recognised among {len(particles)}, of a sample of those events); "
-            "calibrate on others"
+            "choose others"
         )
         raise MismatchError(msg)
 
 
 def refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
-    """Refuse ranges that share events: the three samples are disjoint only if none do.
+    """Refuse ranges that share events: what is drawn from them is disjoint only if none do.
 
     Raises:
         MismatchError: naming both.
@@ -63,6 +62,7 @@ def refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
         if shared:
             msg = (
                 f"each event may be given once; {one.name} events {one.start} to {one.stop} and "
-                f"{other.start} to {other.stop} share {shared}; give disjoint ranges"
+                f"{other.name} events {other.start} to {other.stop} share {shared}; give disjoint "
+                "ranges"
             )
             raise MismatchError(msg)

@@ -32,8 +32,8 @@ __all__ = [
     "build_model",
 ]
 
-ARCHITECTURES = ("mlp", "transformer", "vicreg-transformer", "vae", "raw", "leading-pt")
-UNTRAINED = ("raw", "leading-pt")
+UNTRAINED = ("raw", "leading-pt", "quantities")
+ARCHITECTURES = ("mlp", "transformer", "vicreg-transformer", "vae", *UNTRAINED)
 _TRANSFORMERS = ("transformer", "vicreg-transformer")
 _TOKEN_WIDTH, _TOKEN_HEADS = 64, 8
 #: MET, two muons, two electrons, one jet.
@@ -45,6 +45,7 @@ FIXED_DIMS = {
     "vae": 2 * VAE_LATENT,
     "raw": N_OBJECTS * N_FEATURES,
     "leading-pt": len(_LEADING_SLOTS),
+    "quantities": 0,
 }
 
 
@@ -53,9 +54,9 @@ class EncoderConfig:
     """Which network, and what goes in and comes out.
 
     Attributes:
-        arch: one of `ARCHITECTURES`; `raw` (57 numbers as they are in the file) and `leading-pt`
-            (six pT in GeV) are not trained.
-        dim: embedding coordinates to learn; `vae`, `raw` and `leading-pt` have 6, 57 and 6 instead.
+        arch: one of `ARCHITECTURES`; `raw` (57 numbers as they are in the file), `leading-pt` (six
+            pT in GeV) and `quantities` (those of `keep` alone) are not trained.
+        dim: embedding coordinates to learn; `FIXED_DIMS` where the architecture leaves no choice.
         inputs: what the numbers of an object become.
         heads: attention heads; None chooses by architecture and dimension.
         mask_absent: leave absent objects out of a transformer's attention.
@@ -89,6 +90,9 @@ class EncoderConfig:
             f"head must be one of {', '.join(HEADS)}; got {self.head!r}": self.head in HEADS,
             f"heads and mask_absent must go with a transformer; got arch {self.arch}; "
             "leave them out": attends or (self.heads is None and not self.mask_absent),
+            "keep must name the quantities that arch quantities is made of; got none": (
+                bool(self.keep) or self.arch != "quantities"
+            ),
         }
         for broken, holds in rules.items():
             if not holds:
@@ -247,6 +251,9 @@ def _backbone(config: EncoderConfig) -> nn.Module:
         )
     if config.arch == "vae":
         return VAEEncoder(n_inputs)
-    if config.arch == "raw":
-        return KinematicsEncoder(list(range(N_OBJECTS * N_FEATURES)))
-    return KinematicsEncoder([N_FEATURES * slot for slot in _LEADING_SLOTS])
+    columns = {
+        "raw": list(range(N_OBJECTS * N_FEATURES)),
+        "leading-pt": [N_FEATURES * slot for slot in _LEADING_SLOTS],
+        "quantities": [],
+    }
+    return KinematicsEncoder(columns[config.arch])

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import onnx
 import torch
 from torch import nn
 
-from engines.artifact import EngineFacts, write_facts
+from engines.artifact import EngineFacts, check_writable, write_facts
 from engines.errors import ArtifactError, ParityError
 from engines.events import N_FEATURES, N_OBJECTS
 from engines.onnx_engine import OnnxEngine
@@ -47,15 +46,8 @@ def check_output_path(path: Path) -> None:
     """
     if path.suffix != ".onnx":
         msg = f"the output must end in .onnx; got {path}"
-    elif path.is_dir():
-        msg = f"the output must be a file; {path} is a folder"
-    elif not path.parent.is_dir():
-        msg = f"the output folder {path.parent} does not exist; make it first"
-    elif not os.access(path.parent, os.W_OK):
-        msg = f"the output folder {path.parent} must be writable; choose another"
-    else:
-        return
-    raise ArtifactError(msg)
+        raise ArtifactError(msg)
+    check_writable(path)
 
 
 def export_encoder(

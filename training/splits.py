@@ -3,12 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
-from engines.artifact import SampleFacts
-from engines.errors import MismatchError, ParameterError, SampleSizeError
+from engines.errors import ParameterError, SampleSizeError
 from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.types import IntArray
@@ -18,7 +16,6 @@ __all__ = [
     "Split",
     "check_reserve",
     "fold_splits",
-    "refuse_repeated_events",
     "reserve_events",
     "split_events",
 ]
@@ -96,23 +93,6 @@ def _check_shuffled(file: EventFile, first: int) -> None:
                 "them; shuffle the file, give it as a range, or use --reserve 0"
             )
             raise ParameterError(msg)
-
-
-def refuse_repeated_events(samples: Sequence[SampleFacts]) -> None:
-    """Refuse events that are given twice: one of them would be learned, the other held out.
-
-    Raises:
-        MismatchError: naming the ranges that overlap.
-    """
-    for one, other in combinations(samples, 2):
-        shared = one.overlap(other)
-        if shared:
-            msg = (
-                f"each event may be given once; {one.name} events {one.start} to {one.stop} and "
-                f"{other.name} events {other.start} to {other.stop} share {shared}; give disjoint "
-                "ranges"
-            )
-            raise MismatchError(msg)
 
 
 def split_events(

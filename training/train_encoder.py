@@ -66,8 +66,8 @@ def _add_network(parser: CommandParser) -> None:
     add = parser.add_argument_group("network").add_argument
     add(
         "--arch",
-        help="mlp, transformer, vicreg-transformer or vae; raw (the 57 inputs) and leading-pt (six "
-        "leading-object pT) train nothing (default: mlp)",
+        help="mlp, transformer, vicreg-transformer or vae; raw (the 57 inputs), leading-pt (six "
+        "leading-object pT) and quantities (those of --keep) train nothing (default: mlp)",
     )
     add("--dim", type=positive_int, help="numbers an event becomes, up to 1024 (default: 4)")
     add("--inputs", help="log,rotate,presence, some of them, or plain")

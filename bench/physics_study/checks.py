@@ -16,6 +16,7 @@ from engines.errors import MismatchError, ParameterError, SampleSizeError
 from engines.event_files import read_labels
 from engines.events import EventRange
 from engines.types import IntArray
+from engines.unseen import refuse_training_events
 from engines.windows import WindowSpec
 
 __all__ = ["check_study", "learned_signals"]
@@ -92,8 +93,6 @@ def _check_signals(encoder: Encoder, data: Data) -> None:
 
 
 def _check_files(encoder: Encoder, data: Data) -> None:
-    from bench.physics_study.embedded import check_unseen
-
     dims: dict[int, str] = {}
     for file in encoder.files:
         model = load_onnx(file)
@@ -101,7 +100,7 @@ def _check_files(encoder: Encoder, data: Data) -> None:
         shape = model.graph.output[0].type.tensor_type.shape.dim
         dims.setdefault(facts.dim or (shape[-1].dim_value if shape else 0), file.name)
         try:
-            check_unseen(facts, [data.test, *data.signals.values()])
+            refuse_training_events(facts, map(sample_facts, [data.test, *data.signals.values()]))
         except MismatchError as exc:
             msg = f"[encoders {encoder.name!r}] files must suit the test; of {file.name}: {exc}"
             raise ParameterError(msg) from exc

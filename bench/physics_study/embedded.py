@@ -15,8 +15,9 @@ from engines.errors import MismatchError
 from engines.event_files import read_labels
 from engines.events import EventRange
 from engines.types import AnyArray, FloatArray, IntArray
+from engines.unseen import refuse_training_events
 
-__all__ = ["Embedded", "check_unseen"]
+__all__ = ["Embedded"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,13 @@ class Embedded:
         return {name: self.events(self.job.data.signals[name]) for name in names}
 
     def events(self, source: EventRange) -> FloatArray:
-        """Return the embeddings of events that the encoder was not trained on, (n, d)."""
-        check_unseen(self.facts, [source])
-        return self._embed(source)
+        """Return the embeddings of events that the encoder was not trained on, (n, d).
+
+        Raises:
+            MismatchError: if it was; known by file and range, or recognised when first embedded.
+        """
+        refuse_training_events(self.facts, [sample_facts(source)])
+        return self._embed(source, unseen_by=self.facts)
 
     def background_labels(self) -> IntArray | None:
         """Return the process of each event of `background`, (n,), or None without labels."""
@@ -97,11 +102,11 @@ class Embedded:
         ]
         return background[~is_process], np.concatenate([background[is_process], *further])
 
-    def _embed(self, source: EventRange) -> FloatArray:
+    def _embed(self, source: EventRange, unseen_by: EngineFacts | None = None) -> FloatArray:
         def embed() -> FloatArray:
             path = self.job.path(self.store.folder)
             with open_engine(path, threads=self.threads) as engine:
-                return embed_range(engine.embed, source)
+                return embed_range(engine.embed, source, unseen_by)
 
         return self.store.embeddings(self.fingerprint, source, embed)
 
@@ -113,22 +118,3 @@ def _of_process(source: EventRange, label: int) -> AnyArray:
         raise MismatchError(msg)
     chosen: AnyArray = labels == label
     return chosen
-
-
-def check_unseen(facts: EngineFacts, sources: Iterable[EventRange]) -> None:
-    """Refuse events that an encoder was trained on.
-
-    Raises:
-        MismatchError: naming them.
-    """
-    for source in sources:
-        events = sample_facts(source)
-        for trained in facts.trained_on:
-            shared = events.overlap(trained)
-            if shared:
-                msg = (
-                    f"the encoder was trained on {shared} of the test's events ({trained.name} "
-                    f"events {trained.start} to {trained.stop}, of which the test wants "
-                    f"{events.start} to {events.stop}); test on others, or train it again"
-                )
-                raise MismatchError(msg)

@@ -27,9 +27,7 @@ same pool. This is done for several divisions. What is shared, and what that doe
 """
 
 from collections.abc import Mapping
-from contextlib import redirect_stderr
 from dataclasses import dataclass
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -120,13 +118,9 @@ def divide(
         WindowSpec("count", float(window)), n_toys=toys, n_ref=n_ref, seed=seed
     )
     sizes = choose_sizes(len(background), config)
-    with redirect_stderr(StringIO()):  # a study has a progress bar of its own
-        reference, nulls, _ = calibrate_embeddings(
-            background, sizes, config, Running(threads=threads)
-        )
-    order = np.random.default_rng(seed).permutation(len(background))
-    pool = background[order[sizes.n_basis + sizes.n_ref :]]
-    return Division(reference, nulls[1].nulls[0], pool, sizes, seed)
+    running = Running(threads=threads, quiet=True)  # a study has a progress bar of its own
+    made = calibrate_embeddings(background, sizes, config, running)
+    return Division(made.reference, made.nulls[1].nulls[0], made.pool, sizes, seed)
 
 
 def measure_windows(

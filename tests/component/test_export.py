@@ -37,6 +37,7 @@ CONFIGS = {
     "vae": EncoderConfig("vae", inputs=InputConfig.parse("plain")),
     "raw": EncoderConfig("raw"),
     "leading-pt, all kept": EncoderConfig("leading-pt", keep=KEEP_NAMES),
+    "quantities, two": EncoderConfig("quantities", keep=("mt", "n_jets")),
 }
 
 
@@ -123,8 +124,15 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing_new(
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"older"]
 
 
-@pytest.mark.parametrize("name", ["d4.plan", "missing/d4.onnx", "folder.onnx"])
-def test_a_path_that_cannot_be_written_is_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("d4.plan", "the output must end in .onnx"),
+        ("missing/d4.onnx", r"missing/d4.onnx \(No such file or directory\)"),
+        ("folder.onnx", "folder.onnx: it is a folder"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_refused(name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "folder.onnx").mkdir()
-    with pytest.raises(ArtifactError, match="output"):
+    with pytest.raises(ArtifactError, match=said):
         check_output_path(tmp_path / name)

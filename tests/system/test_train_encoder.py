@@ -251,15 +251,17 @@ def test_folds_give_an_encoder_each_and_the_mean_accuracy(
     assert "class 2" not in out
 
 
-@pytest.mark.parametrize(("arch", "dim"), [("raw", 57), ("leading-pt", 6)])
+@pytest.mark.parametrize(
+    ("arch", "dim"), [(["raw"], 57), (["leading-pt"], 6), (["quantities", "--keep", "mt"], 1)]
+)
 @pytest.mark.usefixtures("keep_logging")
 def test_baselines_train_nothing(
-    arch: str, dim: int, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arch: list[str], dim: int, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "base.onnx"
-    code, printed, err = said(capsys, "--events", trained.events[0], "--arch", arch, "-o", out)
+    code, printed, err = said(capsys, "--events", trained.events[0], "--arch", *arch, "-o", out)
     assert code == 0, err
-    assert f"--arch {arch} trains nothing" in printed
+    assert f"--arch {arch[0]} trains nothing" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["base.onnx"]
     with open_engine(out) as engine:
         assert engine.dim == engine.facts.dim == dim
@@ -367,7 +369,10 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--events", "single.h5@9:2"), "START < STOP"),
         (("--events", "single.h5@0:4", "--loss", "simclr"), "at least 10 events"),
         (("--events", "unlabelled.h5", "--loss", "simclr"), "lower --batch-size"),
-        (("--events", "missing.h5", "-o", "nowhere/d4.onnx"), "nowhere does not exist"),
+        (
+            ("--events", "missing.h5", "-o", "nowhere/d4.onnx"),
+            "nowhere/d4.onnx (No such file or directory); choose a folder that exists",
+        ),
         (("--events", "missing.h5", "--dim", "0"), "above zero"),
         (("--events", "missing.h5", "--dim", "2000"), "dim must be at most 1024; got 2000"),
         (("--events", "missing.h5", "--arch", "raw", "--dim", "4"), "--dim must be 57 with --arch"),

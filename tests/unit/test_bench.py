@@ -132,9 +132,9 @@ def _keep_threads() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("trained", "arguments", "said"),
     [
-        ("sm_cocktail@0:45100", [], "trained on 100 of the test's events (sm_cocktail"),
-        ("sm_cocktail@200000:201000", [], "d4: the encoder was trained on 1000 of the test's"),
-        ("A4l@0:10", [], "trained on 10 of the test's events (A4l"),
+        ("sm_cocktail@0:45100", [], "trained on 100 of these events (sm_cocktail.h5 events 0 to"),
+        ("sm_cocktail@200000:201000", [], "d4: the encoder was trained on 1000 of these events"),
+        ("A4l@0:10", [], "trained on 10 of these events (A4l.h5 events 0 to 10"),
         ("sm_rare@0:10", ["--test", "sm_cocktail.h5@149000:235000"], "share 1000; choose ranges"),
     ],
 )

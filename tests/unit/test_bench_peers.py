@@ -382,6 +382,7 @@ def test_line_and_band_are_the_shares_at_the_fractions_in_percent() -> None:
     ("arguments", "text"),
     [
         (["--false-alarms", "0"], "--false-alarms: must lie between 0 and 1; got 0"),
+        (["--fractions", "many"], "--fractions: must lie between 0 and 1; got many"),
         (["--false-alarms", "0.001"], "got 0.001; take 999 toys"),
         (["--tests", "river"], "--tests: invalid choice: 'river'"),
         (["--engine", "absent.onnx"], "engine absent.onnx does not exist"),

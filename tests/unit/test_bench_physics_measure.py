@@ -46,16 +46,19 @@ def test_deck_deals_each_event_once_before_it_shuffles_again() -> None:
         deck.deal(101)
 
 
-def test_a_division_is_that_of_calibrate_reference(background: FloatArray) -> None:
+def test_a_division_is_that_of_calibrate_reference(
+    background: FloatArray, capsys: pytest.CaptureFixture[str]
+) -> None:
     division = divide(background, window=200, toys=40, n_ref=2000, seed=9)
+    assert capsys.readouterr().err == ""
     config = CalibrationConfig(window_spec("count", 200), n_toys=40, n_ref=2000, seed=9)
     sizes = choose_sizes(len(background), config)
-    reference, nulls, _ = calibrate_embeddings(background, sizes, config)
-    np.testing.assert_array_equal(division.null.t, nulls[1].nulls[0].t)
-    np.testing.assert_array_equal(division.reference.embeddings, reference.embeddings)
+    made = calibrate_embeddings(background, sizes, config)
+    np.testing.assert_array_equal(division.null.t, made.nulls[1].nulls[0].t)
+    np.testing.assert_array_equal(division.reference.embeddings, made.reference.embeddings)
     rows = {row.tobytes() for row in background}
     pool = {row.tobytes() for row in division.pool}
-    used = {row.tobytes() for row in reference.embeddings}
+    used = {row.tobytes() for row in made.reference.embeddings}
     assert pool <= rows
     assert not pool & used
     assert len(pool) == sizes.n_pool == 12_000 - 5000 - 2000

@@ -12,7 +12,7 @@ from scipy import stats
 
 from bench import physics
 from bench.physics_study.config import Study
-from bench.physics_study.embedded import Embedded, check_unseen
+from bench.physics_study.embedded import Embedded
 from bench.physics_study.jobs import left_out_jobs, study_jobs
 from bench.physics_study.pieces import pieces_of, read_piece
 from bench.physics_study.read_study import read_study
@@ -23,8 +23,11 @@ from bench.physics_study.summary import over_seeds, rows_of
 from bench.physics_study.tables import z_tables
 from engines.artifact import EngineFacts, SampleFacts, load_onnx, write_facts
 from engines.errors import ArtifactError, MismatchError
+from engines.event_files import EventFile, write_events
+from engines.event_marks import mark_events
 from engines.events import EventRange
 from engines.samples import sample_path
+from engines.unseen import refuse_training_events
 from tests.support_commands import tiny_encoder
 
 STUDY = f"""
@@ -65,9 +68,10 @@ encoders = ["tiny"]
 """
 
 
-def engine(path: Path, *trained_on: EventRange, seed: int = 0) -> Path:
+def engine(path: Path, *trained_on: EventRange, seed: int = 0, marks: str = "") -> Path:
     model = load_onnx(tiny_encoder(path, seed))
-    facts = EngineFacts(trained_on=tuple(map(SampleFacts.of, trained_on)), dim=3)
+    samples = tuple(map(SampleFacts.of, trained_on))
+    facts = EngineFacts(trained_on=samples, trained_marks=marks, dim=3)
     write_facts(model, facts)
     onnx.save_model(model, path)
     return path
@@ -211,19 +215,33 @@ def test_one_failure_costs_nothing_else(
     failed = run_jobs(mixed, jobs)
     assert len(failed) == 3  # one training, and accuracy and windows of the engine that has seen
     assert any("FAILED to train bad seed 0" in line and "no-such-option" in line for line in failed)
-    assert any("was trained on 1000 of the test's events" in line for line in failed)
+    assert any("was trained on 1000 of these events (sm_cocktail" in line for line in failed)
     assert "measured windows of tiny seed 0" in capsys.readouterr().out
 
 
 def test_events_that_training_saw_are_refused(study: Study) -> None:
     cocktail = sample_path("sm_cocktail")
     facts = EngineFacts(trained_on=(SampleFacts.of(EventRange(cocktail, 0, 500)),))
-    check_unseen(facts, [EventRange(cocktail, 500, 600)])
-    with pytest.raises(MismatchError, match=r"trained on 100 of the test's events \(sm_cocktail"):
-        check_unseen(facts, [EventRange(cocktail, 400, 600)])
+    refuse_training_events(facts, [SampleFacts.of(EventRange(cocktail, 500, 600))])
+    with pytest.raises(MismatchError, match=r"trained on 100 of these events \(sm_cocktail"):
+        refuse_training_events(facts, [SampleFacts.of(EventRange(cocktail, 400, 600))])
     job = replace(left_out_jobs(study)[0], encoder=study.encoders[1], seed=0)
     with pytest.raises(MismatchError, match="must have been trained without process 2"):
         Embedded(job, Store(study.folder)).without_process()
+
+
+def test_trained_events_are_recognised_in_another_file(study: Study, tmp_path: Path) -> None:
+    with EventFile(sample_path("A4l")) as file:
+        particles = file.read(0, 300)
+    copy, store = tmp_path / "copy.h5", Store(tmp_path)
+    write_events(copy, particles)
+    store.prepare()
+    seen = engine(tmp_path / "seen.onnx", marks=mark_events(particles[200:]))
+    job = study_jobs(study)[0]
+    embedded = Embedded(replace(job, encoder=replace(job.encoder, files=(seen,))), store)
+    assert embedded.events(EventRange(copy, 0, 200)).shape == (200, 3)
+    with pytest.raises(MismatchError, match=r"copy\.h5 holds events .* \(100 recognised among 300"):
+        embedded.events(EventRange(copy))
 
 
 def test_embeddings_are_kept_and_the_left_out_process_is_no_background(study: Study) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engines.errors import ParameterError
+from tests.support_training import make_events
 from training.augment import AUGMENTATIONS, mirror_events, parse_augmentations, rotate_to_met
 from training.transforms import (
     crop_events,
@@ -16,16 +17,6 @@ from training.transforms import (
     resample_pt,
     rotate_events,
 )
-
-
-def make_events(n: int = 64, seed: int = 0) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    particles = rng.uniform(20, 90, (n, 19, 3)).astype(np.float32)
-    particles[:, :, 1] = rng.normal(0, 1, (n, 19))
-    particles[:, :, 2] = rng.uniform(-np.pi, np.pi, (n, 19))
-    particles[:, 1:][rng.random((n, 18)) < 0.6] = 0
-    particles[:, 0, 1] = 0
-    return torch.from_numpy(particles)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -38,7 +29,7 @@ def five_sigma(share: float, n: int) -> float:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_every_view_is_an_event_and_follows_its_generator(name: str) -> None:
-    particles = make_events(500)
+    particles = torch.from_numpy(make_events(500))
     before = particles.clone()
     augment = parse_augmentations(name)
     first, again, other = (augment(particles, generator(seed)) for seed in (1, 1, 2))
@@ -58,7 +49,7 @@ def test_every_view_is_an_event_and_follows_its_generator(name: str) -> None:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_views_are_where_the_events_are_whatever_the_generator(name: str) -> None:
-    events = make_events().to("meta")
+    events = torch.from_numpy(make_events()).to("meta")
     assert parse_augmentations(name)(events, generator()).device.type == "meta"
     assert mirror_events(events, generator()).device.type == "meta"
     assert rotate_to_met(events).device.type == "meta"
@@ -71,7 +62,7 @@ def test_an_event_without_objects_stays_one(name: str) -> None:
 
 
 def test_masking_hides_whole_objects_at_the_rate_asked_for() -> None:
-    particles = make_events(4000)
+    particles = torch.from_numpy(make_events(4000))
     masked = mask_objects(particles, 0.3, generator())
     present = particles[:, :, 0] > 0
     hidden = present & (masked == 0).all(dim=2)
@@ -82,7 +73,7 @@ def test_masking_hides_whole_objects_at_the_rate_asked_for() -> None:
 
 
 def test_feature_masking_hides_numbers_and_objects_without_pt() -> None:
-    particles = make_events(4000)
+    particles = torch.from_numpy(make_events(4000))
     masked = mask_features(particles, 0.3, generator())
     present = particles[:, 1:, 0] > 0
     objects, views = particles[:, 1:][present], masked[:, 1:][present]
@@ -99,7 +90,7 @@ def test_feature_masking_hides_numbers_and_objects_without_pt() -> None:
 
 
 def test_gaussian_resampling_has_the_relative_width_asked_for() -> None:
-    particles = make_events(4000)
+    particles = torch.from_numpy(make_events(4000))
     particles[:, :, 2] /= 2  # so that no angle wraps
     view = resample_kinematics(particles, 0.1, generator())
     for number in range(3):
@@ -115,7 +106,7 @@ def test_gaussian_resampling_has_the_relative_width_asked_for() -> None:
 
 
 def test_wide_resampling_keeps_every_object() -> None:
-    particles = make_events(2000)
+    particles = torch.from_numpy(make_events(2000))
     for resample in (resample_kinematics, resample_pt):
         view = resample(particles, 1.5, generator())
         assert torch.equal(view[:, :, 0] > 0, particles[:, :, 0] > 0)
@@ -123,7 +114,7 @@ def test_wide_resampling_keeps_every_object() -> None:
 
 
 def test_rotation_turns_whole_events_by_a_uniform_angle() -> None:
-    particles = make_events(4000)
+    particles = torch.from_numpy(make_events(4000))
     view = rotate_events(particles, generator())
     assert torch.equal(view[:, :, :2], particles[:, :, :2])
     turn = torch.exp(1j * (view[:, :, 2] - particles[:, :, 2]).to(torch.complex64))
@@ -140,7 +131,7 @@ def test_rotation_turns_whole_events_by_a_uniform_angle() -> None:
 
 
 def test_crop_keeps_the_met_and_a_disc() -> None:
-    particles = make_events(4000)
+    particles = torch.from_numpy(make_events(4000))
     view = crop_events(particles, 1.0, generator())
     assert torch.equal(view[:, 0], particles[:, 0])
     kept, present = view[:, :, 0] > 0, particles[:, :, 0] > 0
@@ -170,7 +161,7 @@ def test_crop_is_uniform_in_phi_and_the_cosine_of_theta() -> None:
 
 
 def test_mirrors_keep_pt_and_flip_whole_events() -> None:
-    particles = make_events(4000)
+    particles = torch.from_numpy(make_events(4000))
     mirrored = mirror_events(particles, generator())
     assert torch.equal(mirrored.abs(), particles.abs())
     assert torch.equal(mirrored[:, :, 0], particles[:, :, 0])
@@ -197,7 +188,7 @@ def test_names_are_read_and_written(text: str, full: str) -> None:
 
 
 def test_steps_follow_each_other() -> None:
-    particles, draws = make_events(), generator(3)
+    particles, draws = torch.from_numpy(make_events()), generator(3)
     expected = rotate_events(mask_objects(particles, 0.4, draws), draws)
     view = parse_augmentations("masking:0.4,rotation")(particles, generator(3))
     assert torch.equal(view, expected)

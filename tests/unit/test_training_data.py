@@ -18,13 +18,9 @@ from engines.errors import (
 from engines.event_files import write_events
 from engines.events import EventRange
 from engines.types import FloatArray
+from engines.unseen import refuse_repeated_events
 from training.data import BatchSampler, EventSet, load_events
-from training.splits import (
-    fold_splits,
-    refuse_repeated_events,
-    reserve_events,
-    split_events,
-)
+from training.splits import fold_splits, reserve_events, split_events
 
 
 def make_events(n: int, seed: int = 0) -> FloatArray:

@@ -1,37 +1,18 @@
 """The networks: shapes, symmetries and seeds."""
 
-import numpy as np
 import pytest
 import torch
 
 from engines.errors import ParameterError
-from engines.types import FloatArray
+from tests.support_training import make_events, with_empty_events
 from training.augment import rotate_to_met
 from training.encoders import ARCHITECTURES, UNTRAINED, EncoderConfig, Model, build_model
 from training.networks.heads import HEADS, DinoHead, make_head
+from training.networks.physics_quantities import PhysicsQuantities
 from training.networks.preprocess import InputConfig, Preprocess, measure_scaling
 
 TRAINED = [arch for arch in ARCHITECTURES if arch not in UNTRAINED]
 TRANSFORMERS = ["transformer", "vicreg-transformer"]
-
-
-def make_events(n: int = 64, seed: int = 0) -> FloatArray:
-    rng = np.random.default_rng(seed)
-    particles = rng.uniform(20, 90, (n, 19, 3)).astype(np.float32)
-    particles[:, :, 1] = rng.normal(0, 1, (n, 19))
-    particles[:, :, 2] = rng.uniform(-np.pi, np.pi, (n, 19))
-    particles[:, 1:][rng.random((n, 18)) < 0.6] = 0
-    particles[:, 0, 1] = 0
-    return particles
-
-
-def with_empty_events(n: int = 40) -> torch.Tensor:
-    """Events of every kind: full, with the MET alone, and with nothing."""
-    particles = torch.from_numpy(make_events(n))
-    particles[3, 1:] = 0
-    particles[5] = 0
-    particles[7] = torch.from_numpy(np.random.default_rng(1).uniform(1, 3, (19, 3)))
-    return particles
 
 
 def make_model(arch: str = "mlp", *, n_classes: int = 0, seed: int = 0, **options: object) -> Model:
@@ -68,7 +49,9 @@ def test_embeddings_have_the_dimension_asked_for(arch: str, dim: int) -> None:
     assert model(particles).projection.shape == (5, 64)
 
 
-@pytest.mark.parametrize(("arch", "dim"), [("vae", 6), ("raw", 57), ("leading-pt", 6)])
+@pytest.mark.parametrize(
+    ("arch", "dim"), [("vae", 6), ("raw", 57), ("leading-pt", 6), ("quantities", 0)]
+)
 def test_some_architectures_have_a_dimension_of_their_own(arch: str, dim: int) -> None:
     config = EncoderConfig(arch=arch, dim=4, keep=("ht",))
     assert (config.learned_dim, config.embedding_dim) == (dim, dim + 1)
@@ -107,6 +90,9 @@ def test_baselines_pass_on_what_is_in_the_file() -> None:
     leading = particles[:, [0, 5, 6, 1, 2, 9], 0]
     assert torch.equal(make_model("leading-pt", n_classes=3).encoder(particles), leading)
     assert not list(make_model("raw", n_classes=3).parameters())
+    names = ("mt", "ht")
+    kept = make_model("quantities", keep=names).encoder(particles)
+    assert torch.equal(kept, PhysicsQuantities(names)(particles))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +160,7 @@ def test_a_masked_met_leaves_the_other_angles() -> None:
         ({"head": "linear"}, "head must be one of mlp, dino, expander, none; got 'linear'"),
         ({"keep": ("met", "met")}, "got 'met' twice"),
         ({"arch": "mlp", "heads": 2}, "heads and mask_absent must go with a transformer"),
+        ({"arch": "quantities"}, "keep must name the quantities that arch quantities is made of"),
         ({"arch": "vae", "mask_absent": True}, "got arch vae; leave them out"),
         ({"arch": "transformer", "heads": 5}, "heads must divide the token width 64; got 5; use"),
         ({"arch": "transformer", "heads": 0}, "heads must divide the token width 64; got 0; use"),

@@ -6,18 +6,9 @@ import torch
 
 from engines.errors import ParameterError
 from engines.types import AnyArray, Float64Array, FloatArray
+from tests.support_training import make_events
 from training.networks.physics_quantities import KEEP_NAMES, PhysicsQuantities, check_keep
 from training.networks.preprocess import InputConfig, Preprocess, measure_scaling
-
-
-def make_events(n: int = 64, seed: int = 0) -> FloatArray:
-    rng = np.random.default_rng(seed)
-    particles = rng.uniform(20, 90, (n, 19, 3)).astype(np.float32)
-    particles[:, :, 1] = rng.normal(0, 1, (n, 19))
-    particles[:, :, 2] = rng.uniform(-np.pi, np.pi, (n, 19))
-    particles[:, 1:][rng.random((n, 18)) < 0.6] = 0
-    particles[:, 0, 1] = 0
-    return particles
 
 
 def preprocess(particles: FloatArray, text: str) -> FloatArray:

@@ -1,35 +1,15 @@
 """The transformers: the paper's shapes, and packing against masking."""
 
-import numpy as np
 import pytest
 import torch
 
-from engines.types import FloatArray
+from tests.support_training import make_events, with_empty_events
 from training.encoders import EncoderConfig, Model, Outputs, build_model
 from training.networks.packing import PackedTokens
 from training.networks.preprocess import measure_scaling
 from training.networks.transformer import VICREG_HEADS, TransformerEncoder
 
 TRANSFORMERS = ["transformer", "vicreg-transformer"]
-
-
-def make_events(n: int = 64, seed: int = 0) -> FloatArray:
-    rng = np.random.default_rng(seed)
-    particles = rng.uniform(20, 90, (n, 19, 3)).astype(np.float32)
-    particles[:, :, 1] = rng.normal(0, 1, (n, 19))
-    particles[:, :, 2] = rng.uniform(-np.pi, np.pi, (n, 19))
-    particles[:, 1:][rng.random((n, 18)) < 0.6] = 0
-    particles[:, 0, 1] = 0
-    return particles
-
-
-def with_empty_events(n: int = 40) -> torch.Tensor:
-    """Events of every kind: full, with the MET alone, and with nothing."""
-    particles = torch.from_numpy(make_events(n))
-    particles[3, 1:] = 0
-    particles[5] = 0
-    particles[7] = torch.from_numpy(np.random.default_rng(1).uniform(1, 3, (19, 3)))
-    return particles
 
 
 def make_model(arch: str = "transformer", **options: object) -> Model:

@@ -53,7 +53,7 @@ class KinematicsEncoder(nn.Module):
     def __init__(self, columns: list[int]) -> None:
         """Keep the columns as a buffer."""
         super().__init__()
-        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64), persistent=False)
 
     def forward(self, inputs: torch.Tensor, present: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Return the columns, (n, len(columns)), of raw kinematics, (n, 19, 3)."""

@@ -1,28 +1,41 @@
 """What an encoder's metadata say of its training."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from engines.artifact import EngineFacts, SampleFacts, utc_now, versions
 from engines.event_marks import mark_events
-from engines.types import FloatArray
+from training.data import EventSet
 from training.distributed import Group
 from training.evaluate import LinearEvaluation
 from training.fit_config import FitResult
 from training.run.plan import Plan
 
-__all__ = ["encoder_facts"]
+__all__ = ["TrainingData", "encoder_facts"]
 
 #: Options that metadata hold in other places, or that say where files were on this machine.
 _ELSEWHERE = ("events", "output", "run_dir", "arch", "dim", "loss")
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads.
+
+    Attributes:
+        events: all that it learns from or holds out.
+        trained_on: the ranges of files that they come from.
+        reserved: the ranges that it left to the test.
+    """
+
+    events: EventSet
+    trained_on: tuple[SampleFacts, ...]
+    reserved: tuple[SampleFacts, ...]
+
+
 def encoder_facts(
     plan: Plan,
-    trained_on: Sequence[SampleFacts],
-    reserved: Sequence[SampleFacts],
-    particles: FloatArray,
+    data: TrainingData,
     result: FitResult | None,
     evaluation: LinearEvaluation | None,
     group: Group,
@@ -31,9 +44,7 @@ def encoder_facts(
 
     Args:
         plan: the training.
-        trained_on: ranges of files that it read.
-        reserved: ranges that it left to the test.
-        particles: the events that it read, (n, 19, 3).
+        data: what it read.
         result: how it ended.
         evaluation: of the held-out events.
         group: the processes that shared it.
@@ -55,9 +66,9 @@ def encoder_facts(
         arch=plan.encoder.arch,
         loss="none" if plan.objective is None else str(plan.objective),
         dim=plan.encoder.embedding_dim,
-        trained_on=() if result is None else tuple(trained_on),
-        reserved=tuple(reserved),
-        trained_marks="" if result is None else mark_events(particles),
+        trained_on=() if result is None else data.trained_on,
+        reserved=data.reserved,
+        trained_marks="" if result is None else mark_events(data.events.particles),
         options={**options, "threads": torch.get_num_threads(), "processes": group.size},
         metrics=metrics,
         versions=versions("torch", "onnx", "onnxruntime", "onnxscript"),

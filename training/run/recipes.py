@@ -194,6 +194,7 @@ DEFAULT_RECIPES: Mapping[str, str] = MappingProxyType(
         "vae": "paper-vae",
         "raw": "quick-mlp",
         "leading-pt": "quick-mlp",
+        "quantities": "quick-mlp",
     }
 )
 

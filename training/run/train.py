@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ import torch
 from engines.artifact import SampleFacts
 from engines.errors import ArtifactError
 from engines.events import EventRange
+from engines.unseen import refuse_repeated_events
 from training.augment import parse_augmentations
 from training.data import EventSet, load_events
 from training.distributed import Group, open_group
@@ -26,33 +26,18 @@ from training.fit import fit
 from training.fit_config import FitResult, Running
 from training.networks.preprocess import measure_scaling
 from training.objective import check_labels
-from training.run.facts import encoder_facts
+from training.run.facts import TrainingData, encoder_facts
 from training.run.folder import RunFolder
 from training.run.lock import hold_folder
 from training.run.plan import Plan
 from training.run.report import describe_evaluation, describe_events, describe_fit, warn_of_little
-from training.splits import (
-    Split,
-    fold_splits,
-    refuse_repeated_events,
-    reserve_events,
-    split_events,
-)
+from training.splits import Split, fold_splits, reserve_events, split_events
 from training.views import choose_precision
 
 __all__ = ["train"]
 
 _LOG = logging.getLogger(__name__)
 _MOST_DRAWN = 20_000
-
-
-@dataclass(frozen=True)
-class _Data:
-    """The events, and what is said about them in the encoder's metadata."""
-
-    events: EventSet
-    trained_on: tuple[SampleFacts, ...]
-    reserved: tuple[SampleFacts, ...]
 
 
 def train(options: argparse.Namespace) -> None:
@@ -83,7 +68,7 @@ def _set_threads(threads: int | None, plan: Plan, group: Group) -> None:
     torch.set_num_threads(threads or (share if plan.attends else 1))
 
 
-def _load(plan: Plan) -> _Data:
+def _load(plan: Plan) -> TrainingData:
     objective, settings = plan.objective, plan.settings
     refuse_repeated_events(_facts_of(plan.sources))
     used, reserved = reserve_events(plan.sources, settings["reserve"])
@@ -94,7 +79,7 @@ def _load(plan: Plan) -> _Data:
     )
     if objective is not None:
         check_labels(events, objective, plan.fit.sampling)
-    return _Data(events, _facts_of(used), _facts_of(reserved))
+    return TrainingData(events, _facts_of(used), _facts_of(reserved))
 
 
 def _facts_of(sources: Sequence[EventRange]) -> tuple[SampleFacts, ...]:
@@ -102,7 +87,7 @@ def _facts_of(sources: Sequence[EventRange]) -> tuple[SampleFacts, ...]:
 
 
 def _train_one(
-    plan: Plan, data: _Data, split: Split, group: Group, *, fresh: bool
+    plan: Plan, data: TrainingData, split: Split, group: Group, *, fresh: bool
 ) -> LinearEvaluation | None:
     """Train or finish one encoder and export it; only the first process writes."""
     with hold_folder(plan.run_dir, writes=group.leads and plan.objective is not None):
@@ -110,16 +95,13 @@ def _train_one(
 
 
 def _train_held(
-    plan: Plan, data: _Data, split: Split, group: Group, *, fresh: bool
+    plan: Plan, data: TrainingData, split: Split, group: Group, *, fresh: bool
 ) -> LinearEvaluation | None:
     started = time.monotonic()
-    events, objective = data.events, plan.objective
-    classify = objective is not None and objective.has("ce")
-    scaling = measure_scaling(events.particles[split.train])
-    n_classes = len(events.classes) if classify else 0
-    model = build_model(plan.encoder, scaling, n_classes, plan.fit.seed)
+    events = data.events
+    model = _build(plan, events, split)
     result = None
-    if objective is not None:
+    if plan.objective is not None:
         result = _fit(plan, data, split, model, group, fresh=fresh)
     if not group.leads:
         return None
@@ -127,10 +109,7 @@ def _train_held(
         warn_of_little(events, split, result, plan)
     drawn = draw_subset(split.validation)
     held_out, evaluation = _evaluate(model, events, split.train, drawn, group)
-    particles = events.particles
-    facts = encoder_facts(
-        plan, data.trained_on, data.reserved, particles, result, evaluation, group
-    )
+    facts = encoder_facts(plan, data, result, evaluation, group)
     # Sorted indices would show the first file alone.
     shown = np.random.default_rng(0).permutation(len(drawn))[:_MOST_DRAWN]
     exported = export_encoder(model.encoder, plan.output, events.particles[drawn[shown]], facts)
@@ -148,8 +127,15 @@ def _train_held(
     return evaluation
 
 
+def _build(plan: Plan, events: EventSet, split: Split) -> Model:
+    classify = plan.objective is not None and plan.objective.has("ce")
+    scaling = measure_scaling(events.particles[split.train])
+    n_classes = len(events.classes) if classify else 0
+    return build_model(plan.encoder, scaling, n_classes, plan.fit.seed)
+
+
 def _fit(
-    plan: Plan, data: _Data, split: Split, model: Model, group: Group, *, fresh: bool
+    plan: Plan, data: TrainingData, split: Split, model: Model, group: Group, *, fresh: bool
 ) -> FitResult:
     settings = plan.settings
     precision = choose_precision(settings["precision"], group.device, attends=plan.attends)
