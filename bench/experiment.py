@@ -12,15 +12,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import stats
 
-from engines.artifact import EngineFacts
+from engines.artifact import EngineFacts, SampleFacts
 from engines.calibration import calibrate_embeddings
 from engines.calibration_config import CalibrationConfig, choose_sizes
+from engines.engine import Engine
 from engines.errors import SampleSizeError
 from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.nplm import CachedReference, NullDistribution, z_score
 from engines.types import Float64Array, FloatArray, IntArray
-from engines.unseen import refuse_marked_events
+from engines.unseen import refuse_marked_events, refuse_training_events
 
 __all__ = ["Embedding", "Experiment", "embed_range", "signal_windows", "varying"]
 
@@ -91,14 +92,20 @@ class Experiment:
     @classmethod
     def of(
         cls,
-        embed: Embedding,
+        engine: Engine,
         calibration: EventRange,
         test: EventRange,
         signals: dict[str, EventRange],
     ) -> "Experiment":
-        """Embed everything; drop coordinates that hardly vary in the calibration events."""
+        """Embed everything; drop coordinates that hardly vary in the calibration events.
+
+        Raises:
+            MismatchError: if the encoder was trained on some of the events.
+        """
+        sources = (calibration, test, *signals.values())
+        refuse_training_events(engine.facts, map(SampleFacts.of, sources))
         first, second, *others = varying(
-            *(embed_range(embed, source) for source in (calibration, test, *signals.values()))
+            *(embed_range(engine.embed, source, engine.facts) for source in sources)
         )
         return cls(first, second, dict(zip(signals, others, strict=True)))
 

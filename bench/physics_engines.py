@@ -15,6 +15,7 @@ from engines.samples import SIGNALS, sample_path
 
 if TYPE_CHECKING:
     from engines.artifact import EngineFacts, SampleFacts
+    from engines.engine import Engine
 
 __all__ = ["main"]
 
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> None:
     results = {}
     for name, engine in engines.items():
         started = time.perf_counter()
-        results[name] = _measure(engine.embed, options)
+        results[name] = _measure(engine, options)
         results[name]["seconds"] = time.perf_counter() - started
         sys.stdout.write(f"{name}: {results[name]['seconds']:.0f} s\n")
         sys.stdout.flush()
@@ -113,13 +114,13 @@ def _check_unseen(name: str, facts: "EngineFacts", samples: Sequence["SampleFact
         raise MismatchError(msg) from exc
 
 
-def _measure(embed: Any, options: argparse.Namespace) -> dict[str, Any]:  # noqa: ANN401
+def _measure(engine: "Engine", options: argparse.Namespace) -> dict[str, Any]:
     from bench.experiment import Experiment
     from engines.calibration_config import CalibrationConfig
     from engines.windows import WindowSpec
 
     signals = {source.path.stem: source for source in options.signals}
-    experiment = Experiment.of(embed, options.calibration, options.test, signals)
+    experiment = Experiment.of(engine, options.calibration, options.test, signals)
 
     def config(window: int, n_toys: int) -> CalibrationConfig:
         return CalibrationConfig(

@@ -90,7 +90,7 @@ def _trial(engine: "Engine", options: argparse.Namespace) -> "Trial":
         seed=options.seed,
     )
     signals = {options.signal.path.stem: options.signal}
-    experiment = Experiment.of(engine.embed, options.calibration, options.test, signals)
+    experiment = Experiment.of(engine, options.calibration, options.test, signals)
     return Trial.of(experiment, config, sorted(options.fractions), options.null_windows)
 
 
