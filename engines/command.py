@@ -1,6 +1,8 @@
 """What every command shares: options from a TOML file, logging, exit codes."""
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import math
@@ -12,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engines.errors import NplmStreamError
+from engines.errors import NplmStreamError, ParameterError
 
 __all__ = ["CommandParser", "configure_logging", "positive_float", "positive_int", "run_command"]
 
@@ -49,6 +51,19 @@ class CommandParser(argparse.ArgumentParser):
         if known.config is not None:
             self._apply(known.config)
         return self.parse_args(argv)
+
+    def parse_or_raise(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse as `parse` does, for a caller that goes on after bad usage.
+
+        Raises:
+            ParameterError: with the sentence that would have ended the process.
+        """
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return self.parse(argv)
+        except SystemExit as exc:
+            raise ParameterError(said.getvalue().strip().removeprefix(f"{self.prog}: ")) from exc
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2 and one sentence."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from engines.command import CommandParser, positive_float, positive_int, run_command
 from training.run.recipes import describe_recipes
 
-__all__ = ["main"]
+__all__ = ["check_arguments", "main"]
 
 _DESCRIPTION = """\
 Train an encoder: 19 objects x (pT, eta, phi) in, a few numbers an event out.
@@ -33,6 +33,17 @@ _BY_RECIPE = "default: by recipe"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `train-encoder`; see its `--help`."""
     return run_command(_parser(), _train, argv)
+
+
+def check_arguments(argv: Sequence[str]) -> None:
+    """Refuse what `train-encoder` would refuse of these arguments before it reads an event.
+
+    Raises:
+        ParameterError: with its sentence.
+    """
+    from training.run.plan import Plan
+
+    Plan.of(_parser().parse_or_raise(argv))
 
 
 def _train(options: argparse.Namespace) -> None:

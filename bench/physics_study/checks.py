@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from bench.physics_study.config import Data, Encoder, MeasureConfig, Selection, Study
-from bench.physics_study.jobs import sample_facts, slug
+from bench.physics_study.jobs import left_out_jobs, sample_facts, slug, study_jobs
 from engines.artifact import EngineFacts, load_onnx, read_facts
 from engines.calibration_config import CalibrationConfig, choose_sizes
 from engines.errors import MismatchError, ParameterError, SampleSizeError
@@ -42,6 +42,7 @@ def check_study(study: Study) -> None:
     _check_tests(study)
     if study.selection is not None:
         _check_selection(study, study.selection)
+    _check_trainings(study)
 
 
 def learned_signals(encoder: Encoder, data: Data) -> list[str]:
@@ -125,6 +126,19 @@ def _check_options(encoders: Iterable[Encoder]) -> None:
                     "see train-encoder --help"
                 )
                 raise ParameterError(msg)
+
+
+def _check_trainings(study: Study) -> None:
+    from training.train_encoder import check_arguments
+
+    for job in (*study_jobs(study), *left_out_jobs(study)):
+        if not job.encoder.files and job.seed == job.encoder.seeds[0]:
+            _, _, _, *arguments = job.command(study.folder)  # python -m training.train_encoder
+            try:
+                check_arguments(arguments)
+            except ParameterError as exc:
+                msg = f"[encoders {job.encoder.name!r}] options must suit train-encoder: {exc}"
+                raise ParameterError(msg) from exc
 
 
 def _check_processes(data: Data) -> None:

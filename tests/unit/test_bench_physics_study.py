@@ -132,6 +132,13 @@ def test_an_engine_is_named_by_all_that_it_depends_on(tmp_path: Path) -> None:
         ("A4l = ", "'A/4l' = ", "[data.signals] 'A/4l' must be a name without '/'"),
         ("sm_rare.h5@0:500", "sm_cocktail.h5@50000:50500", "[data] extra must hold none of the"),
         ("mirror = false", "miror = false", "options miror is no option of train-encoder"),
+        (
+            "mirror = false",
+            "batch_size = 0",
+            "'My MLP'] options must suit train-encoder: argument --batch-size: must be a whole num",
+        ),
+        ("mirror = false", "heads = 2", "suit train-encoder: heads and mask_absent must go with"),
+        ("mirror = false", "temperature = 0.3, loss = 'ce'", "suit train-encoder: --temperature"),
         ('name = "six"', 'name = "my mlp"', "must have names that differ in letters or digits"),
         ('processes = ["Z"]', "processes = [{a = 1}]", "[select] processes must be a list of"),
         ("[select]", '[select]\nencoders = [["six"]]', "[select] encoders must be a list of tex"),
