@@ -7,14 +7,15 @@ from engines.errors import ParameterError
 __all__ = ["SIGNALS", "sample_path"]
 
 SIGNALS = ("A4l", "LQbtau", "h0tautau", "hpmtaunu")
-_NAMES = ("sm_cocktail", "sm_rare", *SIGNALS)
+_NAMES = ("sm_cocktail", "sm_rare", "sm_unseen", *SIGNALS)
 
 
 def sample_path(name: str) -> Path:
     """Return the path of a bundled event file.
 
     Args:
-        name: `sm_cocktail`, `sm_rare`, or a signal: `A4l`, `LQbtau`, `h0tautau`, `hpmtaunu`.
+        name: `sm_cocktail`, `sm_rare`, `sm_unseen`, or a signal: `A4l`, `LQbtau`, `h0tautau`,
+            `hpmtaunu`.
 
     Raises:
         ParameterError: if there is no such sample.

@@ -94,7 +94,7 @@ def test_supervised_mlp_trains_and_says_how_well(tmp_path: Path) -> None:
         assert engine.fingerprint in done.stdout
         assert engine.embed(read_events(EventRange(COCKTAIL, 5000, 5007))).shape == (7, 4)
         facts = engine.facts
-    assert (facts.arch, facts.loss, facts.dim) == ("mlp", "supcon", 4)
+    assert (facts.arch, facts.loss, facts.dim) == ("mlp", "supcon+0.5*simclr", 4)
     assert [(s.name, s.start, s.stop) for s in facts.trained_on] == [
         ("sm_cocktail.h5", 0, 3000),
         ("sm_rare.h5", 0, 600),
@@ -151,7 +151,7 @@ def test_last_part_of_whole_files_is_reserved_and_signals_are_classes(trained: T
         assert (kept.name, kept.start, kept.stop) == (path.name, used.stop, n)
         assert f"reserved: events {kept.start} to {n} of {path.name}" in trained.said
     assert re.search(r"class 10: 192 to train on, 48 held out", trained.said)
-    assert facts.options["recipe"] == "quick-mlp"
+    assert facts.options["recipe"] == "mlp"
 
 
 @pytest.mark.usefixtures("keep_logging")
@@ -381,7 +381,10 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--lr-end changes nothing with --schedule constant; got 0.1; leave it out",
         ),
         (("--events", "missing.h5", "--loss", "simclr", "--augment", "none"), "views that differ"),
-        (("--events", "missing.h5", "--augment", "rotation"), "a loss of two views"),
+        (
+            ("--events", "missing.h5", "--loss", "supcon", "--augment", "rotation"),
+            "a loss of two views",
+        ),
         (
             ("--events", "missing.h5", "--loss", "simclr", "--augment", "rotation"),
             "inputs that are not turned to the MET",
@@ -396,11 +399,14 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--events", "missing.h5", "--mask-probability", "1.5"), "mask probability must be"),
         (("--events", "missing.h5", "--loss", "barlow"), "loss must be one of"),
         (("--events", "missing.h5", "--loss", "vae"), "--loss vae must go with --arch vae"),
-        (("--events", "missing.h5", "--recipe", "slow"), "recipe must be one of quick-mlp"),
+        (("--events", "missing.h5", "--recipe", "slow"), "recipe must be one of mlp, hybrid-mlp"),
         (("--events", "missing.h5", "--arch", "cnn"), "arch must be one of"),
         (("--events", "missing.h5", "--arch", "transformer", "--heads", "7"), "heads"),
         (("--events", "missing.h5", "--augment", "blur"), "blur"),
-        (("--events", "missing.h5", "--augment", "resimulation"), "a loss of two views"),
+        (
+            ("--events", "missing.h5", "--loss", "supcon", "--augment", "resimulation"),
+            "a loss of two views",
+        ),
         (("--events", "missing.h5", "--reserve", "1"), "reserve must be from 0 to below 1"),
         (("--events", "missing.h5", "--warm-up", "21"), "warm-up must be from 0 to the 20 epochs"),
         (("--events", "unlabelled.h5", "--loss", "supvicreg+ce"), "unlabelled.h5 has no 'process'"),

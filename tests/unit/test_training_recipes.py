@@ -9,7 +9,8 @@ from training.train_encoder import main
 
 def test_without_a_recipe_the_architecture_chooses() -> None:
     settled = resolve({})
-    assert (settled["recipe"], settled["arch"], settled["lr"]) == ("quick-mlp", "mlp", 1e-2)
+    assert (settled["recipe"], settled["arch"], settled["lr"]) == ("mlp", "mlp", 1e-2)
+    assert settled["loss"] == "supcon+0.5*simclr"
     settled = resolve({"arch": "transformer"})
     assert (settled["recipe"], settled["lr"], settled["epochs"]) == ("quick-transformer", 1e-3, 20)
     assert resolve({"arch": "vae"})["loss"] == "vae"
@@ -56,7 +57,7 @@ def test_sampling_and_head_follow_from_the_loss(loss: str, sampling: str, head: 
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ParameterError, match=r"recipe must be one of quick-mlp, .*; got 'slow'"):
+    with pytest.raises(ParameterError, match=r"recipe must be one of mlp, .*; got 'slow'"):
         resolve({"recipe": "slow"})
 
 

@@ -258,9 +258,15 @@ OPTIONS = dict.fromkeys(
         ({"arch": "vae", "head": "dino"}, "--head changes nothing with --arch vae"),
         ({"schedule": "constant", "lr_end": 0.1}, "--lr-end changes nothing with --schedule con"),
         ({"loss": "vicreg", "temperature": 0.3}, "--temperature changes nothing with --loss vic"),
-        ({"view_temperature": 0.3}, "--view-temperature changes nothing with --loss supcon"),
+        (
+            {"loss": "supcon", "view_temperature": 0.3},
+            "--view-temperature changes nothing with --loss supcon",
+        ),
         ({"vicreg_weights": [1.0, 2.0, 3.0]}, "--vicreg-weights .* got 1.0 2.0 3.0; leave it out"),
-        ({"mask_probability": 0.3}, "--mask-probability changes nothing with --loss supcon"),
+        (
+            {"loss": "supcon", "mask_probability": 0.3},
+            "--mask-probability changes nothing with --loss supcon",
+        ),
         (
             {"loss": "simclr", "augment": "crop", "mask_probability": 0.3},
             "--mask-probability changes nothing with --augment",
