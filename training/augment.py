@@ -39,7 +39,9 @@ def rotate_to_met(particles: torch.Tensor) -> torch.Tensor:
         particles: (n, 19, 3) float32.
     """
     pt, eta, phi = particles.unbind(dim=-1)
-    turned = torch.where(pt > 0, phi - phi[:, :1], torch.zeros_like(phi))
+    # Within [-pi, pi), as phi is in files: `gaussian` resamples an angle in proportion to its size.
+    turned = torch.remainder(phi - phi[:, :1] + math.pi, 2 * math.pi) - math.pi
+    turned = torch.where(pt > 0, turned, torch.zeros_like(phi))
     return torch.stack((pt, eta, turned), dim=-1)
 
 

@@ -5,11 +5,13 @@ import io
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 
 import numpy as np
 
 from bench.physics_study.config import Data, Encoder, MeasureConfig, Selection, Study
 from bench.physics_study.jobs import left_out_jobs, sample_facts, slug, study_jobs
+from bench.physics_study.seen import seen_in_training
 from engines.artifact import EngineFacts, load_onnx, read_facts
 from engines.calibration_config import CalibrationConfig, choose_sizes
 from engines.errors import MismatchError, ParameterError, SampleSizeError
@@ -47,12 +49,10 @@ def check_study(study: Study) -> None:
 
 def learned_signals(encoder: Encoder, data: Data) -> list[str]:
     """Return the signals that an encoder learns from, or that its files were trained on."""
-    names = list(encoder.signals)
-    known = {**data.signals, **data.training_signals}
+    names = set(encoder.signals)
     for file in encoder.files:
-        trained = {sample.content_id for sample in read_facts(load_onnx(file)).trained_on}
-        names += [n for n, source in known.items() if sample_facts(source).content_id in trained]
-    return list(dict.fromkeys(names))
+        names |= seen_in_training(asdict(read_facts(load_onnx(file))), data)
+    return sorted(names)
 
 
 def _check_reserved(data: Data) -> None:

@@ -89,7 +89,7 @@ class Embedded:
         """
         label = self.job.data.processes[self.job.without or ""]
         left_out = self.facts.options.get("without_process") or []
-        if self.facts.trained_on and label not in left_out:
+        if self.facts.loss != "none" and label not in left_out:
             msg = (
                 f"{self.job} must have been trained without process {label}; its facts name "
                 f"{left_out}; train it again with --without-process {label}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
 
-from bench.physics_study.config import Study
+from bench.physics_study.config import MeasureConfig, Study
 from bench.physics_study.drawing import legend, new_figure, save, styles
 from bench.physics_study.jobs import left_out_jobs
 from bench.physics_study.pieces import pieces_of, read_piece
@@ -17,10 +17,9 @@ from bench.physics_study.summary import Row, dim_text, rows_of
 from bench.physics_study.tables import (
     csv_text,
     markdown,
-    offset_text,
     plus_minus,
     results_csv,
-    uses_text,
+    reuse_text,
 )
 from engines.errors import ArtifactError
 
@@ -30,10 +29,11 @@ _TEXT = """\
 # Selection by left-out processes
 
 Each recipe is trained without one background process, which is then sought in background without
-it, in windows of {test.window} events. Z: median over {test.windows} windows, mean over the
-fractions {percents} %. Score: mean over processes and training seeds ± standard deviation over
-seeds. Mean rank: over processes and fractions, 1 is best. D: learned numbers + physics quantities
-kept. No signal enters this ranking, by training or by test.
+it, in windows of {test.window} events. Z: from the chi-square fitted to {test.toys} toys, an
+extrapolation beyond them; median over {test.windows} windows, mean over the fractions {percents} %.
+Score: mean over processes and training seeds ± standard deviation over seeds. Mean rank: over
+processes and fractions, 1 is best. D: learned numbers + physics quantities kept. No signal enters
+this ranking, by training or by test.
 
 """
 _CHECK_TEXT = """\
@@ -74,7 +74,7 @@ def write_selection(study: Study) -> Path:
         raise ArtifactError(msg)
     on_signals = _on_signals(study, find(study, store).rows, ranked)
     agreements = {part.name: _agreement(ranked, part) for part in on_signals}
-    text = _ranking(study, ranked, f"{uses_text(rows)}\n{offset_text(rows)}")
+    text = _ranking(study, ranked, reuse_text(_test(study), study.data.test, rows))
     if on_signals:
         text += _CHECK_TEXT + _check(ranked, on_signals, agreements)
         _draw(ranked, on_signals, agreements, store.folder / "figures" / "selection.png")
@@ -103,9 +103,13 @@ def _label(item: Ranked) -> str:
     return " D ".join(_recipe(item))
 
 
-def _ranking(study: Study, ranked: Sequence[Ranked], offset: str) -> str:
+def _test(study: Study) -> MeasureConfig:
+    return study.selection.test if study.selection else study.test
+
+
+def _ranking(study: Study, ranked: Sequence[Ranked], reuse: str) -> str:
     processes = list(ranked[0].by_process)
-    test = study.selection.test if study.selection else study.test
+    test = _test(study)
     percents = ", ".join(f"{100 * fraction:g}" for fraction in test.fractions)
     rows = [
         [
@@ -120,7 +124,7 @@ def _ranking(study: Study, ranked: Sequence[Ranked], offset: str) -> str:
     ]
     heads = ["rank", "embedding", "D", "seeds", "score", "mean rank"]
     table = markdown([*heads, *(f"{process} left out" for process in processes)], rows)
-    return f"{_TEXT.format(test=test, percents=percents)}{offset}\n{table}"
+    return f"{_TEXT.format(test=test, percents=percents)}{reuse}\n{table}"
 
 
 def _flat(item: Ranked) -> dict[str, str | int | float]:

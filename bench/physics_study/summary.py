@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from bench.physics_study.config import Study
-from bench.physics_study.jobs import EngineJob, sample_facts
+from bench.physics_study.jobs import EngineJob
+from bench.physics_study.seen import seen_in_training
 from engines.nplm import NullDistribution, offset_share, z_score
 from engines.nplm.null import proportion_interval
 from engines.types import Float64Array
@@ -181,13 +182,7 @@ def _joined(parts: Iterable[Sequence[float] | Float64Array]) -> Float64Array:
 
 def training_mark(study: Study, job: EngineJob, record: dict[str, Any], signal: str) -> str:
     """Say whether training saw this signal, or only others, going by the engine's own facts."""
-    trained = {sample["content_id"] for sample in record["engine"]["trained_on"]}
-    files = {
-        name: sample_facts(source).content_id
-        for name, source in {**study.data.signals, **study.data.training_signals}.items()
-    }
-    seen = {name for name, content in files.items() if content in trained}
-    seen |= set(job.encoder.signals)
+    seen = seen_in_training(record["engine"], study.data) | set(job.encoder.signals)
     if not seen:
         return ""
     return "seen" if signal in seen else "held out"

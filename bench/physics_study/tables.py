@@ -3,24 +3,25 @@
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.physics_study.config import Study
+from bench.physics_study.config import MeasureConfig, Study
 from bench.physics_study.summary import SIGMAS, OverSeeds, Row, dim_text, power_interval
+from engines.events import EventRange
 
 __all__ = [
     "accuracy_table",
     "convention_tables",
     "csv_text",
     "markdown",
-    "offset_text",
     "plus_minus",
     "results_csv",
+    "reuse_text",
     "seen_signals",
     "summary_csv",
-    "uses_text",
     "z_tables",
 ]
 
@@ -104,8 +105,7 @@ def z_tables(study: Study, groups: Sequence[OverSeeds]) -> str:
     for signal in signals:
         heads += [f"{signal} Z", f"{signal} power at 3 sigma, %"]
     used = [group.row for group in groups]
-    tables = [f"{_Z_TEXT.format(test=study.test)}\n{uses_text(used)}"]
-    offset = offset_text(used)
+    tables = [f"{_Z_TEXT.format(test=study.test)}\n{reuse_text(study.test, study.data.test, used)}"]
     for fraction in study.test.fractions:
         rows = []
         for line in _lines(groups, fraction):
@@ -114,7 +114,7 @@ def z_tables(study: Study, groups: Sequence[OverSeeds]) -> str:
             for signal in signals:
                 cells += _z_cells(line.get(signal))
             rows.append(cells)
-        tables.append(f"### {100 * fraction:g} % signal\n\n{offset}\n{markdown(heads, rows)}")
+        tables.append(f"### {100 * fraction:g} % signal\n\n{markdown(heads, rows)}")
     return "\n".join(tables)
 
 
@@ -125,33 +125,29 @@ toys each. Z is the median over windows from the chi-square fitted to the toys, 
 beyond them: mean over training seeds ± standard deviation over seeds, in brackets the 16 % and 84 %
 quantiles over windows. Power is the share of windows with Z >= 3 (at 0 % signal: false alarms), in
 the same way, in brackets the 68 % interval (Clopper-Pearson) that the number of windows of one seed
-leaves. Windows share the background of their division's pool, and divisions share all events, so
-the band over windows says how windows differ, not how well the median is known beyond these events
-(bench/physics_study/measure.py). D: learned numbers + physics quantities kept. [seen], [held out]:
-whether training saw this signal, or only others. Each seed: results.csv.
+leaves. D: learned numbers + physics quantities kept. [seen], [held out]: whether training saw this
+signal, or only others. Each seed: results.csv.
 """
 
 
-def uses_text(rows: Sequence[Row]) -> str:
-    """Say how often signal events were used, and what follows above once."""
-    uses = max(row.signal_uses for row in rows)
-    text = f"In the most demanding cell a signal event is used {uses:.2g} times on average"
-    warning = ": its windows share events, so **its band over windows is too narrow**"
-    return f"{text}{warning if uses > 1 else ''}.\n"
-
-
-def offset_text(rows: Sequence[Row]) -> str:
-    """Say what the tables of Z leave out: the offset between a calibration and other events."""
+def reuse_text(test: MeasureConfig, background: EventRange, rows: Sequence[Row]) -> str:
+    """Say what windows share, and what Z leaves out, before any table of Z."""
+    signal = max(row.signal_uses for row in rows)
+    drawn = test.windows * test.window / ((background.stop or 0) - background.start)
     shares = sorted(row.offset_share for row in rows)
     low, high = f"{shares[0]:.2f}", f"{shares[-1]:.2f}"
-    size = low if low == high else f"{low} to {high}"
-    return (
-        "Not in these Z: the calibration's offset. To t of the fresh windows that a user of a "
-        f"calibration\ntests it adds {size} null spreads (standard deviation over calibrations), "
-        "the same to all windows\nof one calibration. The older table of `bench-physics engines` "
-        "in the README takes windows\nindependent of its calibration, and so holds one such "
-        "offset.\n"
-    )
+    narrow = ": **the band over windows is too narrow there**" if signal > 1 else ""
+    text = f"""\
+    The windows of one signal and fraction use a background event {drawn:.2g} times on average, and
+    a signal event up to {signal:.2g} times{narrow}. They come from their division's pool, as its
+    toys do, and divisions share all events: bands say how windows differ and intervals of power
+    count windows as independent, so neither says how well a number is known beyond these events. At
+    no signal, power tests the law fitted to the toys, not fresh windows. To t of the fresh windows
+    that a user of a calibration tests, its finite pool adds
+    {low if low == high else f"{low} to {high}"} null spreads (standard deviation over
+    calibrations), the same to all windows of one calibration; these Z leave that out.
+    """
+    return textwrap.fill(" ".join(text.split()), 100) + "\n"
 
 
 def seen_signals(groups: Iterable[OverSeeds]) -> dict[str, str]:

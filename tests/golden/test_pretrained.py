@@ -1,4 +1,4 @@
-"""The trained encoders that come with the project, on events that nothing of them has seen."""
+"""The encoders that come with the project, on events that trained and calibrated neither."""
 
 import numpy as np
 import pytest
@@ -70,8 +70,10 @@ def test_unseen_background_is_no_discovery(pair: tuple[Engine, ReferenceArtifact
     assert abs(np.mean(z)) < 1.5
 
 
-@pytest.mark.parametrize(("signal", "least"), [("A4l", 4.0), ("LQbtau", 1.5)])
+@pytest.mark.parametrize(("signal", "least"), [("A4l", 6.0), ("LQbtau", 1.5)])
 def test_two_percent_of_a_signal_are_seen(
     pair: tuple[Engine, ReferenceArtifact], signal: str, least: float
 ) -> None:
-    assert np.median(windows_z(pair, signal, N_WINDOW // 50)) > least
+    z = windows_z(pair, signal, N_WINDOW // 50)
+    assert np.median(z) > least
+    assert min(z) > 5 or signal != "A4l"  # each window would alarm at one false alarm a month

@@ -1,5 +1,6 @@
-"""`bench-physics run` as a user runs it: killed, run again, and whole in the end."""
+"""`bench-physics` as a user runs it: a study killed and run again, and a selection."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import physics
+from engines.artifact import load_onnx, read_facts
+from engines.samples import sample_path
 
 SMOKE = Path(physics.__file__).parent / "studies" / "smoke.toml"
 pytestmark = pytest.mark.slow
@@ -69,3 +72,55 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
         path.name for path in (tmp_path / "tables").iterdir()
     }
     assert (tmp_path / "figures" / "z.png").stat().st_size > 10_000
+
+
+SELECTION = f"""
+[data]
+folder = "{sample_path("A4l").parent}"
+background = "sm_cocktail.h5@0:60000"
+extra = ["sm_rare.h5"]
+[data.signals]
+A4l = "A4l.h5"
+[data.processes]
+Z = 2
+[train]
+seeds = [0]
+events = 12_000
+[[encoders]]
+name = "quick"
+options = {{ recipe = "quick-mlp", epochs = 1, threads = 1 }}
+[[encoders]]
+name = "six"
+options = {{ arch = "leading-pt" }}
+[test]
+window = 800
+fractions = [0.3]
+windows = 8
+splits = 2
+toys = 40
+n_ref = 3_000
+[select]
+"""
+
+
+@pytest.mark.usefixtures("keep_logging")
+def test_a_process_left_out_of_training_is_found_and_no_signal_is_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, folder = tmp_path / "select.toml", tmp_path / "out"
+    study.write_text(SELECTION)
+    assert physics.main(["select", str(study), "--folder", str(folder), "--no-signals"]) == 0
+    engines = {path.name.split("-")[0]: path for path in (folder / "engines").glob("*.onnx")}
+    facts = read_facts(load_onnx(engines["quick"]))
+    assert facts.options["without_process"] == [2]
+    assert [sample.stop for sample in facts.trained_on] == [12_000, 12_000]
+    with (folder / "tables" / "selection-results.csv").open() as file:
+        rows = {row["encoder"]: row for row in csv.DictReader(file)}
+    assert {(row["signal"], row["windows"]) for row in rows.values()} == {("Z", "8")}
+    # All windows of 240 Z events stand out; with background in their place hardly any.
+    assert float(rows["quick"]["spreads"]) > 3
+    assert float(rows["quick"]["power_2"]) == 1
+    printed = capsys.readouterr().out
+    assert "| 1 | " in printed
+    assert "A4l" not in printed
+    assert not any("A4l" in path.name for path in folder.rglob("*"))

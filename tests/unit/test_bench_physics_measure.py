@@ -1,6 +1,7 @@
 """What a study measures: windows, black boxes, and the ranking of recipes."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from bench.physics_study.maps import score_window
 from bench.physics_study.measure import Deck, divide, measure_windows
 from bench.physics_study.selection import agreement, rank_recipes
 from bench.physics_study.summary import Row, cell_values, over_seeds, power_interval
-from bench.physics_study.tables import seen_signals, uses_text
+from bench.physics_study.tables import reuse_text, seen_signals
 from engines.calibration import calibrate_embeddings
 from engines.calibration_config import CalibrationConfig, choose_sizes
 from engines.errors import SampleSizeError
+from engines.events import EventRange
 from engines.types import FloatArray
 from tests.support import gaussians, window_spec
 
@@ -159,11 +161,15 @@ def test_the_smallest_ks_p_over_seeds_is_kept() -> None:
     assert over_seeds(rows)[0].row.chi2_ks_p == 0.1
 
 
-def test_warning_of_signal_events_used_often() -> None:
+def test_what_windows_share_is_said() -> None:
     once, twice = (replace(row("a", 0, "x", 1), signal_uses=uses) for uses in (0.5, 2.0))
-    assert "too narrow" not in uses_text([once])
-    assert "2 times on average" in uses_text([once, twice])
-    assert "too narrow" in uses_text([once, twice])
+    test = MeasureConfig(window=100, fractions=(0.1,), windows=60)
+    background = EventRange(Path("background.h5"), 1000, 3000)
+    rare, often = (
+        " ".join(reuse_text(test, background, rows).split()) for rows in ([once], [once, twice])
+    )
+    assert "use a background event 3 times on average, and a signal event up to 0.5 times." in rare
+    assert "a signal event up to 2 times: **the band over windows is too narrow there**." in often
 
 
 def test_what_training_saw_is_said_by_encoder() -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from bench import physics
+from bench.physics_study.checks import learned_signals
 from bench.physics_study.config import Study
 from bench.physics_study.embedded import Embedded
 from bench.physics_study.jobs import left_out_jobs, study_jobs
@@ -19,9 +20,9 @@ from bench.physics_study.read_study import read_study
 from bench.physics_study.running import run_jobs
 from bench.physics_study.select_report import write_selection
 from bench.physics_study.store import Store
-from bench.physics_study.summary import over_seeds, rows_of
+from bench.physics_study.summary import over_seeds, rows_of, training_mark
 from bench.physics_study.tables import z_tables
-from engines.artifact import EngineFacts, SampleFacts, load_onnx, write_facts
+from engines.artifact import EngineFacts, SampleFacts, load_onnx, read_facts, write_facts
 from engines.errors import ArtifactError, MismatchError
 from engines.event_files import EventFile, write_events
 from engines.event_marks import mark_events
@@ -71,7 +72,8 @@ encoders = ["tiny"]
 def engine(path: Path, *trained_on: EventRange, seed: int = 0, marks: str = "") -> Path:
     model = load_onnx(tiny_encoder(path, seed))
     samples = tuple(map(SampleFacts.of, trained_on))
-    facts = EngineFacts(trained_on=samples, trained_marks=marks, dim=3)
+    loss = "supcon" if samples or marks else "none"
+    facts = EngineFacts(loss=loss, trained_on=samples, trained_marks=marks, dim=3)
     write_facts(model, facts)
     onnx.save_model(model, path)
     return path
@@ -168,9 +170,11 @@ def test_selection_finds_the_process_and_keeps_signals_apart(study: Study) -> No
 def test_tables_say_what_z_leaves_out(study: Study, text: str) -> None:
     n_pool = 8000 - 5000 - 1500
     share = 200 * np.sqrt(2 / (n_pool * 1500) + 1 / n_pool**2)
-    assert text.count(f"it adds {share:.2f} null spreads (standard") == 2
-    uses = 6 * 200 * 0.2 / 2000
-    assert f"a signal event is used {uses:.2g} times on average.\n" in text
+    said = " ".join(text.split())
+    assert said.count(f"its finite pool adds {share:.2f} null spreads (standard deviation") == 1
+    uses, background_uses = 6 * 200 * 0.2 / 2000, 6 * 200 / 8000
+    assert f"use a background event {background_uses:.2g} times on average" in said
+    assert f"and a signal event up to {uses:.2g} times." in said
     rows = table_rows(study, "results.csv")
     assert all(float(r["offset_share"]) == pytest.approx(share, rel=1e-4) for r in rows)
     low, high = stats.binomtest(6, 6).proportion_ci(0.68, method="exact")
@@ -242,6 +246,18 @@ def test_trained_events_are_recognised_in_another_file(study: Study, tmp_path: P
     assert embedded.events(EventRange(copy, 0, 200)).shape == (200, 3)
     with pytest.raises(MismatchError, match=r"copy\.h5 holds events .* \(100 recognised among 300"):
         embedded.events(EventRange(copy))
+
+
+def test_a_signal_seen_in_another_file_is_marked(study: Study, tmp_path: Path) -> None:
+    with EventFile(sample_path("A4l")) as file:
+        marks = mark_events(file.read(1500, 1510))
+    job = study_jobs(study)[0]
+    facts = asdict(read_facts(load_onnx(engine(tmp_path / "cut.onnx", marks=marks))))
+    record = {"engine": facts}
+    assert training_mark(study, job, record, "A4l") == "seen"
+    assert training_mark(study, job, record, "LQbtau") == "held out"
+    encoder = replace(job.encoder, files=(tmp_path / "cut.onnx",))
+    assert learned_signals(encoder, study.data) == ["A4l"]
 
 
 def test_embeddings_are_kept_and_the_left_out_process_is_no_background(study: Study) -> None:

@@ -190,6 +190,14 @@ def test_range_beyond_the_file_is_refused(events: Path) -> None:
         calibrate(LinearEngine(), [EventRange(events, 0, 5000)], CONFIG)
 
 
+def test_an_encoder_that_does_not_say_its_training_is_told_of(
+    events: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for facts in (EngineFacts(), EngineFacts(loss="none")):
+        calibrate(LinearEngine(facts), [EventRange(events)], CONFIG)
+    assert caplog.text.count("the encoder does not say what it was trained on") == 1
+
+
 def test_small_pool_is_told(events: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = CalibrationConfig(window=window_spec("count", 100), n_toys=2, n_basis=500, n_ref=1800)
     calibrate(LinearEngine(), [EventRange(events)], config)

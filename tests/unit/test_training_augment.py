@@ -105,6 +105,19 @@ def test_gaussian_resampling_has_the_relative_width_asked_for() -> None:
     assert torch.equal(only_pt[:, :, 1:], particles[:, :, 1:])
 
 
+def test_the_width_of_an_angle_does_not_depend_on_where_an_event_points() -> None:
+    particles = torch.from_numpy(make_events(2000))
+    turned = particles.clone()
+    turned[:, :, 2] = torch.remainder(turned[:, :, 2] + 2.5 + math.pi, 2 * math.pi) - math.pi
+    turned[:, :, 2] *= particles[:, :, 0] > 0
+    views = [
+        resample_kinematics(rotate_to_met(events), 0.1, generator())[:, :, 2]
+        for events in (particles, turned)
+    ]
+    assert torch.allclose(views[0].cos(), views[1].cos(), atol=1e-4)
+    assert float(rotate_to_met(particles)[:, :, 2].abs().max()) <= math.pi + 1e-6
+
+
 def test_wide_resampling_keeps_every_object() -> None:
     particles = torch.from_numpy(make_events(2000))
     for resample in (resample_kinematics, resample_pt):

@@ -55,6 +55,8 @@ def encoder_facts(
         for name, value in plan.settings.items()
         if name not in _ELSEWHERE and value is not None
     }
+    if not data.reserved:  # ranges are taken as they are
+        options["reserve"] = 0.0
     if result is not None:
         metrics = {"loss": result.loss, "validation_loss": result.validation_loss}
         options["best_epoch"] = result.best_epoch

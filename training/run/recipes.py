@@ -124,7 +124,8 @@ _PAPER_VICREG: dict[str, Default] = {
     **_PAPER_TRANSFORMER,
     "arch": "vicreg-transformer",
     "head": "expander",
-    "vicreg_weights": [25.0, 25.0, 25.0],
+    # That code weighs half the sum of both views' hinges by 25; `vicreg_loss` takes the sum.
+    "vicreg_weights": [25.0, 12.5, 25.0],
 }
 
 
@@ -168,15 +169,15 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             {**_PAPER_TRANSFORMER, "loss": "simclr"},
         ),
         "paper-vicreg": Recipe(
-            "self-supervised VICReg transformer, numbers masked, weights 25, 25, 25",
+            "self-supervised VICReg transformer, numbers masked, weights 25, 12.5, 25",
             {**_PAPER_VICREG, "loss": "vicreg"},
         ),
         "paper-vicreg-10": Recipe(
-            "the same with weights 10, 25, 10, of another version of that code",
-            {**_PAPER_VICREG, "loss": "vicreg", "vicreg_weights": [10.0, 25.0, 10.0]},
+            "the same with weights 10, 12.5, 10, of another version of that code",
+            {**_PAPER_VICREG, "loss": "vicreg", "vicreg_weights": [10.0, 12.5, 10.0]},
         ),
         "paper-supvicreg": Recipe(
-            "supervised VICReg transformer with cross entropy, weights 25, 25, 25",
+            "supervised VICReg transformer with cross entropy, weights 25, 12.5, 25",
             {**_PAPER_VICREG, "loss": "supvicreg+ce"},
         ),
         "paper-vae": Recipe(
