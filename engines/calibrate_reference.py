@@ -44,9 +44,23 @@ def _parser() -> CommandParser:
     )
     add("--window", default="10000", help="events in a window, or a time span such as 60s")
     add("--rate", type=positive_float, metavar="HZ", help="expected rate, for a time span")
+    add("-o", "--output", type=Path, metavar="FILE.ref", help="default: beside the engine")
+    _add_samples(parser)
+    _add_test(parser)
+    _add_running(parser)
+    return parser
+
+
+def _add_samples(parser: CommandParser) -> None:
+    add = parser.add_argument_group("samples").add_argument
     add("--toys", type=positive_int, default=300, help="null windows to draw")
     add("--n-ref", type=positive_int, help="reference events (default: ten windows or half)")
     add("--n-basis", type=positive_int, help="basis events (default: 5 a centre, at least 5000)")
+    add("--seed", type=int, default=0, help="of the split, the centres and the toys")
+
+
+def _add_test(parser: CommandParser) -> None:
+    add = parser.add_argument_group("test").add_argument
     add("--centres", type=positive_int, help="Nystrom centres (default: sqrt of all events)")
     add(
         "--sigma",
@@ -77,13 +91,16 @@ def _parser() -> CommandParser:
         help="also test each K consecutive windows as one, with the likelihood loss; needs a "
         "reference and a pool to match",
     )
+
+
+def _add_running(parser: CommandParser) -> None:
+    add = parser.add_argument_group("running").add_argument
     add(
         "--store",
         choices=("float32", "float16"),
         default="float32",
         help="how features are kept; float16 takes half the memory and, on a CPU, more time",
     )
-    add("--seed", type=int, default=0, help="of the split, the centres and the toys")
     add("--threads", type=positive_int, default=2, help="CPU threads of this process")
     add(
         "--workers",
@@ -93,8 +110,6 @@ def _parser() -> CommandParser:
     )
     add("--scheduler", metavar="tcp://HOST:PORT", help="run the toys on this Dask cluster")
     add("--device", default="cpu", help="cpu or cuda: where features live and fits run")
-    add("-o", "--output", type=Path, metavar="FILE.ref", help="default: beside the engine")
-    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

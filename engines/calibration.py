@@ -133,11 +133,6 @@ def calibrate(
     samples = tuple(SampleFacts.of(source) for source in sources)
     refuse_training_events(engine.facts, samples)
     refuse_repeated_events(samples)
-    if not engine.facts.trained_on and engine.facts.loss != "none":
-        _LOG.warning(
-            "the encoder does not say what it was trained on: whether it was on these events is "
-            "for you to know"
-        )
     running.runner.check()
     sizes = choose_sizes(sum(s.stop - s.start for s in samples), config)
     embeddings = embed_events(engine, sources, "embedding background")
@@ -167,6 +162,11 @@ def calibrate(
         created=utc_now(),
     )
     _warn(facts)
+    if not engine.facts.trained_on and engine.facts.loss != "none":
+        _LOG.warning(
+            "the encoder does not say what it was trained on: whether it was on these events is "
+            "for you to know"
+        )
     return ReferenceArtifact(made.reference, made.nulls, facts)
 
 
