@@ -16,7 +16,7 @@ from engines.errors import ParameterError
 from engines.events import N_FEATURES, N_OBJECTS
 from training.networks.backbones import KinematicsEncoder, MLPEncoder
 from training.networks.heads import HEADS, make_head
-from training.networks.physics_quantities import PhysicsQuantities, check_keep
+from training.networks.physics_quantities import KEEP_NAMES, PhysicsQuantities, check_keep
 from training.networks.preprocess import InputConfig, Preprocess, Scaling
 from training.networks.transformer import VICREG_HEADS, TransformerEncoder, choose_heads
 from training.networks.vae import VAE_LATENT, VAEDecoder, VAEEncoder, sample_latent
@@ -90,9 +90,8 @@ class EncoderConfig:
             f"head must be one of {', '.join(HEADS)}; got {self.head!r}": self.head in HEADS,
             f"heads and mask_absent must go with a transformer; got arch {self.arch}; "
             "leave them out": attends or (self.heads is None and not self.mask_absent),
-            "keep must name the quantities that arch quantities is made of; got none": (
-                bool(self.keep) or self.arch != "quantities"
-            ),
+            f"keep must name what arch quantities is made of, some of {', '.join(KEEP_NAMES)}"
+            "; got none": (bool(self.keep) or self.arch != "quantities"),
         }
         for broken, holds in rules.items():
             if not holds:

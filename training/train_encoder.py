@@ -4,11 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.command import CommandParser, positive_float, positive_int, run_command
 from training.run.recipes import describe_recipes
 
-__all__ = ["check_arguments", "main"]
+if TYPE_CHECKING:
+    from training.run.plan import Plan
+
+__all__ = ["main", "read_plan"]
+
 
 _DESCRIPTION = """\
 Train an encoder: 19 objects x (pT, eta, phi) in, a few numbers an event out.
@@ -35,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _train, argv)
 
 
-def check_arguments(argv: Sequence[str]) -> None:
-    """Refuse what `train-encoder` would refuse of these arguments before it reads an event.
+def read_plan(argv: Sequence[str]) -> "Plan":
+    """Return the training that these arguments ask for; no event is read.
 
     Raises:
-        ParameterError: with its sentence.
+        ParameterError: with the sentence in which `train-encoder` would refuse them.
     """
     from training.run.plan import Plan
 
-    Plan.of(_parser().parse_or_raise(argv))
+    return Plan.of(_parser().parse_or_raise(argv))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -97,9 +102,9 @@ def _add_loss(parser: CommandParser) -> None:
     add(
         "--loss",
         help="supcon, supvicreg and ce (with labels), simclr and vicreg (without), vae, or a sum "
-        "such as supcon+0.5*simclr (default: supcon)",
+        f"such as supcon+0.5*simclr ({_BY_RECIPE})",
     )
-    add("--temperature", type=positive_float, help="(default: 0.1 supcon, 0.5 simclr)")
+    add("--temperature", type=positive_float, help=f"of supcon and simclr ({_BY_RECIPE})")
     add(
         "--view-temperature",
         type=positive_float,
@@ -131,13 +136,13 @@ def _add_loss(parser: CommandParser) -> None:
 
 def _add_steps(parser: CommandParser) -> None:
     add = parser.add_argument_group("optimiser").add_argument
-    add("--epochs", type=positive_int, help="passes over the events (default: 20)")
-    add("--batch-size", type=positive_int, help="events of one step (default: 512)")
+    add("--epochs", type=positive_int, help=f"passes over the events ({_BY_RECIPE})")
+    add("--batch-size", type=positive_int, help=f"events of one step ({_BY_RECIPE})")
     add("--optimiser", help="adamw, adam or lars")
-    add("--lr", type=positive_float, help="peak learning rate (default: 0.01 mlp, 0.001 otherwise)")
+    add("--lr", type=positive_float, help=f"peak learning rate ({_BY_RECIPE})")
     add("--schedule", help="cosine, plateau or constant, after the warm-up")
     add("--lr-end", type=float, help="last learning rate, as a share of the peak")
-    add("--warm-up", type=float, metavar="EPOCHS", help="(default: a tenth of the epochs)")
+    add("--warm-up", type=float, metavar="EPOCHS", help=_BY_RECIPE)
     add("--weight-decay", type=float, help=_BY_RECIPE)
 
 

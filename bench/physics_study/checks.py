@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 
@@ -65,6 +66,15 @@ def _check_reserved(data: Data) -> None:
             msg = (
                 f"{label} must hold none of the background reserved for tests, {data.test}; "
                 f"{source} holds {shared} of its events"
+            )
+            raise ParameterError(msg)
+    background = [sample_facts(source) for source in (data.training, data.test, *data.extra)]
+    for name, source in data.signals.items():
+        shared = sum(sample_facts(source).overlap(part) for part in background)
+        if shared:
+            msg = (
+                f"[data.signals] {name} must hold no background; {source} holds {shared} events "
+                "of the study's"
             )
             raise ParameterError(msg)
 
@@ -129,16 +139,25 @@ def _check_options(encoders: Iterable[Encoder]) -> None:
 
 
 def _check_trainings(study: Study) -> None:
-    from training.train_encoder import check_arguments
+    from training.train_encoder import read_plan
 
     for job in (*study_jobs(study), *left_out_jobs(study)):
-        if not job.encoder.files and job.seed == job.encoder.seeds[0]:
+        encoder = job.encoder
+        if encoder.files or job.seed != encoder.seeds[0]:
+            continue
+        try:
             _, _, _, *arguments = job.command(study.folder)  # python -m training.train_encoder
-            try:
-                check_arguments(arguments)
-            except ParameterError as exc:
-                msg = f"[encoders {job.encoder.name!r}] options must suit train-encoder: {exc}"
-                raise ParameterError(msg) from exc
+            plan = read_plan(arguments)
+        except ParameterError as exc:
+            msg = f"[encoders {encoder.name!r}] options must suit train-encoder: {exc}"
+            raise ParameterError(msg) from exc
+        for source in job.sources if plan.needs_labels else ():
+            if _labels_of(source) is None:
+                msg = (
+                    f"[encoders {encoder.name!r}] options loss must need no labels, as simclr and "
+                    f"vicreg: {source.path} has none; got {plan.objective}"
+                )
+                raise ParameterError(msg)
 
 
 def _check_processes(data: Data) -> None:
@@ -146,6 +165,7 @@ def _check_processes(data: Data) -> None:
         return
     whole = EventRange(data.test.path, data.training.start, data.test.stop)
     held = {int(label) for source in (whole, *data.extra) for label in np.unique(_labels(source))}
+    named: dict[int, str] = {}
     for name, label in data.processes.items():
         if label not in held:
             msg = (
@@ -153,10 +173,18 @@ def _check_processes(data: Data) -> None:
                 f"{sorted(held)}; got {label}"
             )
             raise ParameterError(msg)
+        if named.setdefault(label, name) != name:
+            msg = f"[data.processes] must name a label once; {named[label]} and {name} are {label}"
+            raise ParameterError(msg)
+
+
+@cache
+def _labels_of(source: EventRange) -> IntArray | None:
+    return read_labels(source)
 
 
 def _labels(source: EventRange) -> IntArray:
-    labels = read_labels(source)
+    labels = _labels_of(source)
     if labels is None:
         msg = f"[data.processes] must be left out where a file has no labels, as {source.path}"
         raise ParameterError(msg)

@@ -65,14 +65,18 @@ class EngineJob:
         without = f"-without-{self.without}" if self.without else ""
         settings = {
             "events": [vars(sample_facts(source)) for source in self.sources],
-            "options": {
-                name: value
-                for name, value in self.encoder.options.items()
-                if name not in _SPEED_OPTIONS
-            },
+            "options": self._options(),
             "without": self._label,
         }
         return f"{slug(self.encoder.name)}{dim}-s{self.seed}{without}-{settings_key(settings)}"
+
+    def _options(self) -> dict[str, Any]:
+        """Return every option that the engine depends on, those that its recipe gives too."""
+        from training.run.recipes import resolve
+
+        given = {name.replace("-", "_"): value for name, value in self.encoder.options.items()}
+        options = {**given, **resolve({**given, "dim": self.dim or None})}
+        return {n: value for n, value in options.items() if n not in ("recipe", *_SPEED_OPTIONS)}
 
     @property
     def _label(self) -> int | None:

@@ -22,7 +22,7 @@ __all__ = ["read_study"]
 #: Options of train-encoder that the study sets itself, or that would give no single engine.
 _OWN_OPTIONS = (
     *("events", "output", "dim", "seed", "without-process", "reserve"),
-    *("run-dir", "config", "folds"),
+    *("run-dir", "fresh", "folds", "config", "help", "version", "log-level", "log-json"),
 )
 
 

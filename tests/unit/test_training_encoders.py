@@ -160,7 +160,7 @@ def test_a_masked_met_leaves_the_other_angles() -> None:
         ({"head": "linear"}, "head must be one of mlp, dino, expander, none; got 'linear'"),
         ({"keep": ("met", "met")}, "got 'met' twice"),
         ({"arch": "mlp", "heads": 2}, "heads and mask_absent must go with a transformer"),
-        ({"arch": "quantities"}, "keep must name the quantities that arch quantities is made of"),
+        ({"arch": "quantities"}, "keep must name what arch quantities is made of, some of met, "),
         ({"arch": "vae", "mask_absent": True}, "got arch vae; leave them out"),
         ({"arch": "transformer", "heads": 5}, "heads must divide the token width 64; got 5; use"),
         ({"arch": "transformer", "heads": 0}, "heads must divide the token width 64; got 0; use"),

@@ -32,8 +32,8 @@ def check_effects(given: Mapping[str, Any], settled: Mapping[str, Any]) -> None:
     arch, own = settled["arch"], FIXED_DIMS.get(settled["arch"])
     if own is not None and given["dim"] not in (None, own):
         msg = (
-            f"--dim must be {own} with --arch {arch}, which leaves no choice; got {given['dim']}; "
-            "leave it out"
+            f"--dim must be {own or 'left out'} with --arch {arch}, which leaves no choice; got "
+            f"{given['dim']}; leave it out"
         )
         raise ParameterError(msg)
     for option, reason in _idle(given, settled):

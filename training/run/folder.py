@@ -34,8 +34,9 @@ _CONFIG, _METRICS, _CHECKPOINT, _SCALARS = (
 )
 _PICTURES = ("loss.png", "embedding.png")
 _FOLD = "fold"
-#: Options that say where things are or how they are computed, not what is trained.
-_FREE = ("output", "run-dir", "device", "threads", "compile")
+#: Options that say where things are or how they are computed, not what is trained; and the name of
+#: the recipe, whose every option is there by itself.
+_FREE = ("output", "run-dir", "device", "threads", "compile", "recipe")
 
 
 class RunFolder:
