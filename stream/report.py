@@ -71,7 +71,7 @@ def draw_significance(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
         axes.axvspan(injected[0] - 0.5, window[-1] + 0.5, color=ALARM_COLOUR, alpha=0.07, lw=0)
         mean = np.mean([line["n_injected"] for line in lines if line["n_injected"]])
         text = f"signal enters:\n{mean:.0f} of {lines[0]['n_events']} events"
-        axes.text(injected[0] - 0.4, axes.get_ylim()[1], text, va="top", color=ALARM_COLOUR)
+        axes.text(injected[0] - 0.4, axes.get_ylim()[0], text, va="bottom", color=ALARM_COLOUR)
     axes.set(xlabel="window", ylabel=f"Z ({_TAILS[lines[0]['alarm_on']]})")
     axes.set_title("Significance per window")
     axes.legend(loc="upper left", frameon=False)
