@@ -7,7 +7,7 @@ from engines.command import CommandParser
 from engines.events import EventRange
 from engines.samples import sample_path
 
-__all__ = ["add_background", "share", "share_or_none"]
+__all__ = ["add_background", "share", "share_or_zero"]
 
 
 def add_background(parser: CommandParser) -> None:
@@ -31,14 +31,14 @@ def add_background(parser: CommandParser) -> None:
 
 def share(text: str) -> float:
     """Return a number between 0 and 1, for argparse."""
-    value = share_or_none(text)
+    value = share_or_zero(text)
     if not value:
         msg = f"must lie between 0 and 1; got {text}"
         raise argparse.ArgumentTypeError(msg)
     return value
 
 
-def share_or_none(text: str) -> float:
+def share_or_zero(text: str) -> float:
     """Return a number from 0 to below 1, for argparse."""
     try:
         value = float(text)

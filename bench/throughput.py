@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.options import share_or_none
+from bench.options import share_or_zero
 from engines.command import CommandParser, positive_float, positive_int, run_command
 
 __all__ = ["main"]
@@ -42,7 +42,7 @@ def _nplm_parser() -> CommandParser:
     add("--dim", type=positive_int, default=4, help="embedding coordinates")
     add("--sigma", type=positive_float, help="kernel width (default: 90 %% quantile of distances)")
     add("--lam", type=positive_float, default=1e-6, help="ridge parameter")
-    add("--signal", type=share_or_none, default=0.01, help="share of signal in the window")
+    add("--signal", type=share_or_zero, default=0.01, help="share of signal in the window")
     add("--loss", choices=("cross-entropy", "likelihood"), default="cross-entropy")
     add("--store", choices=("float32", "float16"), default="float32", help="features' precision")
     add("--device", default="cpu", help="cpu or cuda")

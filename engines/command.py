@@ -7,16 +7,25 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from engines.errors import NplmStreamError, ParameterError
 
-__all__ = ["CommandParser", "configure_logging", "positive_float", "positive_int", "run_command"]
+__all__ = [
+    "CommandParser",
+    "configure_logging",
+    "ended_by_signal",
+    "positive_float",
+    "positive_int",
+    "run_command",
+]
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -176,6 +185,20 @@ def configure_logging(level: str = "INFO", *, as_json: bool = False) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in ("engines", "training", "stream", "bench"):
         logging.getLogger(package).setLevel(level)
+
+
+@contextlib.contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does: it says what is kept and stops its helpers."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_command(

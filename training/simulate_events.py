@@ -1,16 +1,13 @@
 """Command: simulated collisions in the ADC2021 layout."""
 
 import argparse
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from engines.command import CommandParser, positive_int, run_command
+from engines.command import CommandParser, ended_by_signal, positive_int, run_command
 
 if TYPE_CHECKING:
     from training.simulation.output import ProcessSummary
@@ -94,7 +91,7 @@ def _simulate(options: argparse.Namespace) -> None:
         resimulate=options.resimulate,
         n_soft=options.soft_events,
     )
-    with _ended_by_signal():
+    with ended_by_signal():
         summaries = simulate(plan, options.output, options.workers, fresh=options.fresh)
     if summaries is None:
         sys.stdout.write(f"already there: {plan.n_events} events in {options.output}\n")
@@ -102,20 +99,6 @@ def _simulate(options: argparse.Namespace) -> None:
     sys.stdout.write("".join(_describe(summary) for summary in summaries))
     spent = time.monotonic() - started
     sys.stdout.write(f"wrote {plan.n_events} events to {options.output} in {spent:.0f} s\n")
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that it says what is kept."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _describe(summary: "ProcessSummary") -> str:

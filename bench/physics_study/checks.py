@@ -1,9 +1,6 @@
 """What is wrong with a study as a whole, said before anything is trained."""
 
-import contextlib
-import io
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
@@ -40,7 +37,6 @@ def check_study(study: Study) -> None:
     for encoder in study.encoders:
         _check_signals(encoder, study.data)
         _check_files(encoder, study.data)
-    _check_options(study.encoders)
     _check_processes(study.data)
     _check_tests(study)
     if study.selection is not None:
@@ -119,23 +115,6 @@ def _check_files(encoder: Encoder, data: Data) -> None:
         said = ", ".join(f"{name} has {dim}" for dim, name in dims.items())
         msg = f"[encoders {encoder.name!r}] files must be of one dimension; {said}"
         raise ParameterError(msg)
-
-
-def _check_options(encoders: Iterable[Encoder]) -> None:
-    from training import train_encoder
-
-    help_text = io.StringIO()
-    with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):
-        train_encoder.main(["--help"])
-    known = set(re.findall(r"--([a-z][a-z0-9-]*)", help_text.getvalue()))
-    for encoder in encoders:
-        for option in () if encoder.files else encoder.options:
-            if option.replace("_", "-") not in known:
-                msg = (
-                    f"[encoders {encoder.name!r}] options {option} is no option of train-encoder; "
-                    "see train-encoder --help"
-                )
-                raise ParameterError(msg)
 
 
 def _check_trainings(study: Study) -> None:

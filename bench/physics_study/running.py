@@ -1,12 +1,9 @@
 """Runs a study: trains the engines that are missing, makes the measurements that are missing."""
 
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from bench.physics_study.config import Study
 from bench.physics_study.embedded import Embedded
@@ -14,6 +11,7 @@ from bench.physics_study.jobs import EngineJob
 from bench.physics_study.pieces import missing_pieces, pieces_of
 from bench.physics_study.store import Store
 from bench.physics_study.trainings import Trained, Trainings
+from engines.command import ended_by_signal
 from engines.errors import ArtifactError, NplmStreamError, TrainingError
 from engines.progress import Progress
 
@@ -37,7 +35,7 @@ def run_jobs(
         What failed, a line each.
     """
     store, failed = Store(study.folder), []
-    with store.locked() as lock, _ended_by_signal():
+    with store.locked() as lock, ended_by_signal():
         trainings = Trainings(store.folder, lock, processes)
         shown = Progress(sum(1 + len(pieces_of(study, job)) for job in jobs), "study")
         with closing(trainings.run(jobs)) as ended:
@@ -94,17 +92,3 @@ def _say(line: str) -> str:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
     return line
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that trainings are stopped too."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> Any:  # noqa: ANN401
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

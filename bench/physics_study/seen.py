@@ -1,6 +1,6 @@
 """Which signals an encoder has seen in its training, by the facts that it carries."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -24,17 +24,11 @@ def seen_in_training(engine: Mapping[str, Any], data: Data) -> set[str]:
     """
     files = {sample["content_id"] for sample in engine["trained_on"]}
     seen = set()
-    for name, source in _sources(data):
+    for name, source in (*data.signals.items(), *data.training_signals.items()):
         known = sample_facts(source).content_id in files
         if known or _holds_marked(source, engine.get("trained_marks", "")):
             seen.add(name)
     return seen
-
-
-def _sources(data: Data) -> Iterator[tuple[str, EventRange]]:
-    tables: Iterable[Mapping[str, EventRange]] = (data.signals, data.training_signals)
-    for table in tables:
-        yield from table.items()
 
 
 @cache

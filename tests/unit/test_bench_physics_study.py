@@ -131,7 +131,11 @@ def test_an_engine_is_named_by_all_that_it_depends_on(tmp_path: Path) -> None:
         ("Z = 2", "'Z/g' = 2", "[data.processes] 'Z/g' must be a name without '/'"),
         ("A4l = ", "'A/4l' = ", "[data.signals] 'A/4l' must be a name without '/'"),
         ("sm_rare.h5@0:500", "sm_cocktail.h5@50000:50500", "[data] extra must hold none of the"),
-        ("mirror = false", "miror = false", "options miror is no option of train-encoder"),
+        (
+            "mirror = false",
+            "miror = false",
+            "'My MLP'] options must suit train-encoder: unrecognized arguments: --no-miror; see",
+        ),
         (
             "mirror = false",
             "batch_size = 0",
