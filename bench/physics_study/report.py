@@ -10,6 +10,7 @@ import numpy as np
 from bench.physics_study.box_table import box_rows, box_table
 from bench.physics_study.config import MapConfig, Study
 from bench.physics_study.figure_maps import draw_map
+from bench.physics_study.figure_overview import draw_overview
 from bench.physics_study.figure_power import draw_power, free_dims
 from bench.physics_study.figures import draw_accuracy, draw_t, draw_z
 from bench.physics_study.jobs import EngineJob, study_jobs
@@ -118,13 +119,14 @@ def draw_figures(
     folder = store.folder / "figures"
     dims = free_dims(study, groups)
     first = [item for item in found.windows if item[0].seed == item[0].encoder.seeds[0]]
-    shown = Progress(2 + len(dims) + len(first) + len(found.maps), "figures")
+    shown = Progress(3 + len(dims) + len(first) + len(found.maps), "figures")
     drawn = []
 
     def keep(path: Path) -> None:
         drawn.append(path)
         shown.advance(1, path.name)
 
+    keep(draw_overview(study, found.rows, folder / "overview.png"))
     keep(draw_accuracy(study, groups, folder / "accuracy.png"))
     keep(draw_z(study, groups, folder / "z.png"))
     for dim in dims:

@@ -154,7 +154,15 @@ def test_every_figure_is_drawn(study: Study) -> None:
     figures = sorted(path.name for path in (study.folder / "figures").rglob("*.png"))
     names = [name.partition("-")[0] for name in figures]
     # Selection of one recipe; t of the first seed of two encoders, of which one has a map.
-    assert names == ["accuracy.png", "aware", "selection.png", "tiny", "tiny", "z.png"]
+    assert names == [
+        "accuracy.png",
+        "aware",
+        "overview.png",
+        "selection.png",
+        "tiny",
+        "tiny",
+        "z.png",
+    ]
 
 
 def test_selection_finds_the_process_and_keeps_signals_apart(study: Study) -> None:

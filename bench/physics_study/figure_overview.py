@@ -1,0 +1,69 @@
+"""The main table as one picture: a line for each embedding, a dot for each training."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from bench.physics_study.config import Study
+from bench.physics_study.drawing import legend, new_figure, save, styles
+from bench.physics_study.summary import Row, dim_text
+
+__all__ = ["draw_overview"]
+
+_GREY = "#6b7280"
+_BAND = "#eef1f5"
+
+
+def draw_overview(study: Study, rows: Sequence[Row], path: Path) -> Path:
+    """Draw accuracy and, for each signal, median Z of every training at every fraction."""
+    signals = list(study.data.signals)
+    lines = list(dict.fromkeys((row.encoder, row.dim, row.kept) for row in rows))
+    place = {line[:2]: index for index, line in enumerate(lines)}
+    with new_figure(3.2 + 2.3 * (1 + len(signals)), 1.4 + 0.21 * len(lines)) as figure:
+        panels = figure.subplots(1, 1 + len(signals), squeeze=False, sharey=True)[0]
+        for axes in panels:
+            _bands(axes, [line[0] for line in lines])
+        panels[0].set(xlabel="linear accuracy on background [%]")
+        for row in {(row.encoder, row.dim, row.seed): row for row in rows}.values():
+            panels[0].plot(100 * row.accuracy, place[row.encoder, row.dim], "ko", markersize=3)
+        for axes, signal in zip(panels[1:], signals, strict=True):
+            axes.set(title=signal, xlabel="median Z")
+            axes.axvline(0, color=_GREY, linewidth=0.6)
+            axes.axvline(3, color=_GREY, linewidth=0.6, linestyle=":")
+            _z_dots(axes, study, [row for row in rows if row.signal == signal], place)
+        names = [f"{name}, D {dim_text(dim, kept)}" for name, dim, kept in lines]
+        panels[0].set_yticks(range(len(lines)), names, fontsize=8)
+        panels[0].set_ylim(len(lines) - 0.5, -0.5)
+        title = f"Windows of {study.test.window} events; a dot is one training of the encoder"
+        figure.suptitle(title, fontsize=9)
+        legend(figure, panels[-1])
+        return save(figure, path)
+
+
+def _bands(axes: Axes, encoders: Sequence[str]) -> None:
+    """Shade every other encoder, so that its dimensions stand together."""
+    order = list(dict.fromkeys(encoders))
+    for index, name in enumerate(encoders):
+        if order.index(name) % 2:
+            axes.axhspan(index - 0.5, index + 0.5, color=_BAND, linewidth=0)
+    axes.tick_params(axis="y", length=0)
+
+
+def _z_dots(
+    axes: Axes, study: Study, rows: Sequence[Row], place: dict[tuple[str, int], int]
+) -> None:
+    fractions = [fraction for fraction in study.test.fractions if fraction > 0]
+    chosen = styles([f"{100 * fraction:g} % signal" for fraction in fractions])
+    for fraction, (label, style) in zip(fractions, chosen.items(), strict=True):
+        own = [row for row in rows if math.isclose(row.fraction, fraction)]
+        axes.plot(
+            [row.z for row in own],
+            [place[row.encoder, row.dim] for row in own],
+            color=style.colour,
+            marker=style.marker,
+            markersize=3.5,
+            linestyle="none",
+            label=label,
+        )
