@@ -19,6 +19,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _DASHES = ("-", "--", ":", "-.")
 _DPI = 130
+#: Inches that a name takes.
+_LEGEND_WIDTH = 2.6
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,10 @@ def new_figure(width: float, height: float) -> Iterator[Figure]:
 def legend(figure: Figure, axes: Axes) -> None:
     """Draw the names of one panel's lines below all panels."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    columns = max(1, min(5, int(figure.get_figwidth() / _LEGEND_WIDTH)))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -55,7 +55,7 @@ def _power_panel(
 ) -> None:
     axes.axhline(z_to_p(sigma), color=_GREY, linewidth=0.6, linestyle=":")
     names = [name for name in chosen if any(g.row.encoder == name for g in groups)]
-    step = min(0.03, 0.3 / max(1, len(names) - 1))
+    step = min(0.03, 0.2 / max(1, len(names) - 1))
     for index, name in enumerate(names):
         own = sorted((g for g in groups if g.row.encoder == name), key=lambda g: g.row.fraction)
         moved = math.exp(step * (index - 0.5 * (len(names) - 1)))
