@@ -118,7 +118,7 @@ def _ranking(study: Study, ranked: Sequence[Ranked], reuse: str) -> str:
             str(item.n_seeds),
             plus_minus(item.score, item.seeds_std, 2),
             f"{item.mean_rank:.1f}",
-            *(f"{item.by_process[process]:.1f}" for process in processes),
+            *(f"{item.by_process[process]:z.1f}" for process in processes),
         ]
         for place, item in enumerate(ranked, 1)
     ]

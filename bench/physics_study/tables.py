@@ -91,7 +91,7 @@ def plus_minus(value: float, spread: float, digits: int, scale: float = 1.0) -> 
     """
     if math.isnan(value):
         return "-"
-    text = f"{scale * value:.{digits}f}"
+    text = f"{scale * value:z.{digits}f}"
     return text if math.isnan(spread) else f"{text} ± {scale * spread:.{digits}f}"
 
 
@@ -187,7 +187,7 @@ def _z_cells(group: OverSeeds | None) -> list[str]:
     if group is None:
         return ["-", "-"]
     row, spread = group.row, group.spread
-    z = f"{plus_minus(row.z, spread['z'], 1)} ({row.z_low:.1f}, {row.z_high:.1f}){_mark(group)}"
+    z = f"{plus_minus(row.z, spread['z'], 1)} ({row.z_low:z.1f}, {row.z_high:z.1f}){_mark(group)}"
     low, high = power_interval(row, 3)
     power = plus_minus(row.power_3, spread["power_3"], 0, 100)
     return [z, f"{power} ({100 * low:.0f}, {100 * high:.0f})"]
