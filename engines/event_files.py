@@ -88,12 +88,17 @@ class EventFile:
         if name is None:
             return None
         labels, n = self._file[name], len(self)
-        is_dataset = isinstance(labels, h5py.Dataset) and labels.shape in ((n,), (n, 1))
-        if not is_dataset or labels.dtype.kind not in "fiu":
-            rule = f"must hold one integer for each of {n} events"
-            msg = f"{name!r} in {self.path} {rule}; got {labels}"
-            raise EventError(msg)
-        return labels
+        if not isinstance(labels, h5py.Dataset):
+            got = "a group"
+        elif labels.shape not in ((n,), (n, 1)) or labels.dtype.kind not in "fiu":
+            got = f"shape {labels.shape} of {labels.dtype}"
+        else:
+            return labels
+        msg = (
+            f"{name!r} in {self.path} must hold one integer for each of {n} events; got {got}; "
+            "write the labels again, or leave them out"
+        )
+        raise EventError(msg)
 
     def _close(self) -> None:
         with hdf5_errors(self.path):
@@ -138,7 +143,7 @@ class EventFile:
             ArtifactError: if the stored bytes are damaged.
         """
         particles = self._raw(start, self._stop(start, stop))
-        check_events(particles, start)
+        check_events(particles, start, self.path)
         return particles
 
     def slices(
@@ -161,7 +166,7 @@ class EventFile:
         end = self._stop(start, stop)
         with hdf5_errors(self.path, f"is damaged in the labels of events {start} to {end}"):
             block = np.asarray(self._labels[start:end]).reshape(-1)
-        return check_labels(block, start)
+        return check_labels(block, start, self.path)
 
     def _stop(self, start: int, stop: int | None) -> int:
         end = len(self) if stop is None else stop

@@ -30,12 +30,13 @@ N_FEATURES = 3
 OBJECT_CLASSES = np.array([1] + [2] * 4 + [3] * 4 + [4] * 10, dtype=np.float32)
 
 
-def check_events(particles: AnyArray, first_index: int = 0) -> None:
+def check_events(particles: AnyArray, first_index: int = 0, source: object = "") -> None:
     """Refuse particles that are not events.
 
     Args:
         particles: array of any float dtype, wanted (n, 19, 3) with finite values and pT >= 0.
         first_index: index of the first event in its file, for the error's text.
+        source: the file, likewise.
 
     Raises:
         EventError: on a wrong shape or dtype, a non-finite value or a negative pT.
@@ -57,19 +58,25 @@ def check_events(particles: AnyArray, first_index: int = 0) -> None:
         bad = (particles[:, :, 0] < 0).any(axis=1)
         rule = "of non-negative pT"
     if bad.any():
+        event = _named(first_index + int(np.argmax(bad)), source)
         msg = (
-            f"events must be {rule}; event {first_index + int(np.argmax(bad))} is not "
-            f"({int(bad.sum())} such in this slice); remove or repair them"
+            f"events must be {rule}; {event} is not ({int(bad.sum())} such in this slice); remove "
+            "or repair them"
         )
         raise EventError(msg)
 
 
-def check_labels(labels: AnyArray, first_index: int = 0) -> IntArray:
+def _named(number: int, source: object) -> str:
+    return f"event {number} of {source}" if source else f"event {number}"
+
+
+def check_labels(labels: AnyArray, first_index: int = 0, source: object = "") -> IntArray:
     """Return labels, (n,) of integers or whole floats, as int64.
 
     Args:
         labels: one an event.
         first_index: index of the first event in its file, for the error's text.
+        source: the file, likewise.
 
     Raises:
         EventError: on a label that is not a whole number of 64 bits.
@@ -84,7 +91,7 @@ def check_labels(labels: AnyArray, first_index: int = 0) -> IntArray:
     if bad.any():
         first = int(np.argmax(bad))
         msg = (
-            f"labels must be whole numbers of 64 bits; event {first_index + first} has "
+            f"labels must be whole numbers of 64 bits; {_named(first_index + first, source)} has "
             f"{labels[first]}; give each event the integer of its process"
         )
         raise EventError(msg)

@@ -148,7 +148,7 @@ def _read_realisations(source: EventRange, n_events: int) -> FloatArray:
         )
         raise EventError(msg)
     for index in range(again.shape[1]):
-        check_events(again[:, index], source.start)
+        check_events(again[:, index], source.start, f"'Realisations' in {source.path}")
     return again
 
 

@@ -224,10 +224,11 @@ def check_labels(events: EventSet, objective: Objective, sampling: str) -> None:
         ParameterError: if a file has no labels.
         SampleSizeError: if there is only one class.
     """
+    unsupervised = "vicreg" if objective.has("supvicreg") else "simclr"
     if events.unlabelled is not None and objective.needs_labels:
         msg = (
             f"--loss {objective} must have a label for every event; {events.unlabelled} has no "
-            "'process' or 'background_ID'; use --loss simclr, which needs none"
+            f"'process' or 'background_ID'; use --loss {unsupervised}, which needs none"
         )
         raise ParameterError(msg)
     if events.unlabelled is not None and sampling == "balanced":
@@ -239,6 +240,6 @@ def check_labels(events: EventSet, objective: Objective, sampling: str) -> None:
     if objective.needs_labels and len(events.classes) < 2:
         msg = (
             f"--loss {objective} must have two classes or more; got only class "
-            f"{events.classes[0]}; add events of another, or use --loss simclr"
+            f"{events.classes[0]}; add events of another, or use --loss {unsupervised}"
         )
         raise SampleSizeError(msg)

@@ -104,7 +104,12 @@ def _add_loss(parser: CommandParser) -> None:
         help="supcon, supvicreg and ce (with labels), simclr and vicreg (without), vae, or a sum "
         f"such as supcon+0.5*simclr ({_BY_RECIPE})",
     )
-    add("--temperature", type=positive_float, help=f"of supcon and simclr ({_BY_RECIPE})")
+    add(
+        "--temperature",
+        type=positive_float,
+        help=f"of supcon and simclr ({_BY_RECIPE}; 'tau by dimension' is that of the nearest of "
+        "4, 6, 8, 16, 32 and 64)",
+    )
     add(
         "--view-temperature",
         type=positive_float,

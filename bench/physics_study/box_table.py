@@ -76,11 +76,12 @@ Black boxes: {box.splits} splits of {box.window} unlabelled events, {percent:g} 
 background, {box.toys} toys each. Z of splits: mean over references and splits, then the standard
 deviation over splits. Largest split's Z: of the split whose mean over references is largest, that
 mean ± standard deviation over references; of {box.splits} independent splits without signal the
-largest has {largest:.2f} on average. Global Z: Sidak over the splits, without signal 0 on
-average; mean over references ± standard deviation over references, in brackets ± the standard
-deviation over training seeds. References share their background, so they differ less than
-independent ones would. All boxes are one draw of background, and all embeddings are tested on the
-same ones: their chance deviations are common. A box without signal shows what a finite background
+largest has {largest:.2f} on average. Global Z: Sidak over the splits, which is Bonferroni's n p
+where p is small; without signal 0 on average; mean over references ± standard deviation over
+references, in brackets ± the standard deviation over training seeds. References share their
+background, so they differ less than independent ones would. All boxes are one draw of background,
+and all embeddings are tested on the same ones: their chance deviations are common. A box without
+signal shows what a finite background
 costs. [seen], [held out]: whether training saw this signal, or only others.
 
 """

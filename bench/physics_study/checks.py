@@ -165,7 +165,10 @@ def _labels_of(source: EventRange) -> IntArray | None:
 def _labels(source: EventRange) -> IntArray:
     labels = _labels_of(source)
     if labels is None:
-        msg = f"[data.processes] must be left out where a file has no labels, as {source.path}"
+        msg = (
+            f"[data.processes] must be left out where a file has no labels, as {source.path}; "
+            "losses that need none are simclr, vicreg and vae"
+        )
         raise ParameterError(msg)
     return labels
 

@@ -50,7 +50,12 @@ def draw_map(title: str, path: Path, scores: dict[str, AnyArray], config: MapCon
         )
         for axes in (truth, fitted):
             axes.set(xlabel=f"{method} 1", ylabel=f"{method} 2", xticks=[], yticks=[])
-        figure.suptitle(f"{title}: Z = {float(scores['z'][0]):.1f}", fontsize=10)
+        thinned = f"; {len(taken):,} of the other {len(rest):,} events shown"
+        figure.suptitle(
+            f"{title}: one window, Z = {float(scores['z'][0]):.1f}"
+            + (thinned if len(taken) < len(rest) else ""),
+            fontsize=10,
+        )
         return save(figure, path)
 
 

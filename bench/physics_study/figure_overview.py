@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from bench.physics_study.config import Study
 from bench.physics_study.drawing import legend, new_figure, save, styles
@@ -24,6 +25,7 @@ def draw_overview(study: Study, rows: Sequence[Row], path: Path) -> Path:
     with new_figure(3.2 + 2.3 * (1 + len(signals)), 1.4 + 0.21 * len(lines)) as figure:
         panels = figure.subplots(1, 1 + len(signals), squeeze=False, sharey=True)[0]
         for axes in panels:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             _bands(axes, [line[0] for line in lines])
         panels[0].set(xlabel="linear accuracy on background [%]")
         for row in {(row.encoder, row.dim, row.seed): row for row in rows}.values():
@@ -36,8 +38,11 @@ def draw_overview(study: Study, rows: Sequence[Row], path: Path) -> Path:
         names = [f"{name}, D {dim_text(dim, kept)}" for name, dim, kept in lines]
         panels[0].set_yticks(range(len(lines)), names, fontsize=8)
         panels[0].set_ylim(len(lines) - 0.5, -0.5)
-        title = f"Windows of {study.test.window} events; a dot is one training of the encoder"
-        figure.suptitle(title, fontsize=9)
+        parts = [f"windows of {study.test.window:,} events", "a mark is one training"]
+        parts += [f"dotted: Z = 3; beyond {rows[0].z_cap:.1f} no toy reaches"]
+        if any(row.training for row in rows):
+            parts += ["hollow: training saw this signal"]
+        figure.suptitle("; ".join(parts), fontsize=9)
         legend(figure, panels[-1])
         return save(figure, path)
 
@@ -58,12 +63,15 @@ def _z_dots(
     chosen = styles([f"{100 * fraction:g} % signal" for fraction in fractions])
     for fraction, (label, style) in zip(fractions, chosen.items(), strict=True):
         own = [row for row in rows if math.isclose(row.fraction, fraction)]
-        axes.plot(
-            [row.z for row in own],
-            [place[row.encoder, row.dim] for row in own],
-            color=style.colour,
-            marker=style.marker,
-            markersize=3.5,
-            linestyle="none",
-            label=label,
-        )
+        for seen in (False, True):
+            shown = [row for row in own if (row.training == "seen") == seen]
+            axes.plot(
+                [row.z for row in shown],
+                [place[row.encoder, row.dim] for row in shown],
+                color=style.colour,
+                markerfacecolor="none" if seen else style.colour,
+                marker=style.marker,
+                markersize=3.5,
+                linestyle="none",
+                label="" if seen else label,
+            )

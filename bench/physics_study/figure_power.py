@@ -19,8 +19,8 @@ _GREY = "#6b7280"
 def draw_power(study: Study, groups: Sequence[OverSeeds], dim: int, path: Path) -> Path:
     """Draw power at 1, 2 and 3 sigma against fraction for one dimension (Figs. IX, X).
 
-    Encoders of a fixed dimension stand in every such figure; bars are the 68 % interval that the
-    number of windows leaves. Points of one fraction are moved apart.
+    Embeddings whose dimension the study does not set stand in every such figure; bars are the
+    68 % interval that the number of windows leaves. Points of one fraction are moved apart.
     """
     signals, fixed = list(study.data.signals), _fixed(study)
     shown = [g for g in groups if g.row.dim == dim or g.row.encoder in fixed]
@@ -40,7 +40,7 @@ def draw_power(study: Study, groups: Sequence[OverSeeds], dim: int, path: Path) 
             axes.set_xlabel("signal in the window [%]")
         for axes in panels[:, 0]:
             axes.set_ylabel("share of windows")
-        title = f"Power, D = {dim} and embeddings of a fixed dimension"
+        title = f"Power, D = {dim}, and embeddings whose dimension the study does not set"
         figure.suptitle(f"{title}\nbars: 68 % interval from the number of windows", fontsize=9)
         legend(figure, panels[0, 0])
         return save(figure, path)

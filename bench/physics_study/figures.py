@@ -19,6 +19,7 @@ from engines.nplm import z_score
 __all__ = ["draw_accuracy", "draw_t", "draw_z"]
 
 _GREY = "#6b7280"
+_MOVED = "points of one dimension are moved apart"
 #: From a weak to a strong signal.
 _T_COLOURS = ("#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#000000")
 
@@ -41,6 +42,7 @@ def draw_accuracy(study: Study, groups: Sequence[OverSeeds], path: Path) -> Path
             _line(axes, chosen[name], labels[name], dims, points, _shift(index, len(lines)))
         axes.set(xlabel="embedding dimension", ylabel="linear accuracy on background [%]")
         _dimension_axis(axes, dims)
+        figure.suptitle(f"bars: standard deviation over trainings; {_MOVED}", fontsize=8)
         legend(figure, axes)
         return save(figure, path)
 
@@ -62,6 +64,8 @@ def draw_z(study: Study, groups: Sequence[OverSeeds], path: Path) -> Path:
             axes.set_xlabel("embedding dimension")
         for axes in panels[:, 0]:
             axes.set_ylabel("median Z")
+        bars = "bars: 68 % band over windows, mean over trainings; dotted: Z = 3"
+        figure.suptitle(f"{bars}; {_MOVED}", fontsize=8)
         legend(figure, panels[0, 0])
         return save(figure, path)
 

@@ -19,6 +19,7 @@ from engines.events import EventRange
 
 __all__ = ["read_study"]
 
+_KEYS = ("folder", "title", "data", "test", "train", "encoders", "blackbox", "map", "select")
 #: Options of train-encoder that the study sets itself, or that would give no single engine.
 _OWN_OPTIONS = (
     *("events", "output", "dim", "seed", "without-process", "reserve"),
@@ -51,6 +52,7 @@ def read_study(path: Path, *, folder: Path | None = None, data: Path | None = No
 
 
 def _study(top: Section, path: Path, folder: Path | None, data: Path | None) -> Study:
+    top.refuse_others(*_KEYS)
     home = path.parent
     written = home / top.text("folder", f"{path.stem}-study")
     title = top.text("title", path.stem)
@@ -72,7 +74,6 @@ def _study(top: Section, path: Path, folder: Path | None, data: Path | None) -> 
         else None,
         title=title,
     )
-    top.finish()
     check_study(study)
     return study
 

@@ -14,6 +14,7 @@ from bench.physics_study.figure_overview import draw_overview
 from bench.physics_study.figure_power import draw_power, free_dims
 from bench.physics_study.figures import draw_accuracy, draw_t, draw_z
 from bench.physics_study.jobs import EngineJob, study_jobs
+from bench.physics_study.lead import lead_tables
 from bench.physics_study.pieces import Piece, pieces_of, read_piece
 from bench.physics_study.store import Store, write_text
 from bench.physics_study.summary import OverSeeds, Row, over_seeds, rows_of, training_mark
@@ -101,8 +102,10 @@ def write_tables(study: Study, store: Store, found: Found, groups: Sequence[Over
     write_text(folder / "summary.csv", summary_csv(groups))
     parts = [f"# {study.title}\n"]
     if found.n_missing:
-        parts.append(f"Not complete: {found.n_missing} measurements are missing.\n")
+        parts.append(f"Not complete, measurements that are missing: {found.n_missing}.\n")
     parts += [f"## Median Z and power\n\n{z_tables(study, groups)}"]
+    lead = lead_tables(study, found.windows)
+    parts += [f"## Lead over the best embedding without training\n\n{lead}"] if lead else []
     parts += [f"## Other conventions of Z\n\n{convention_tables(study, groups)}"]
     parts += [f"## Background accuracy\n\n{accuracy_table(groups)}"]
     if found.boxes and study.black_box is not None:

@@ -155,6 +155,13 @@ class Section:
         taken, self._values = self._values, {}
         return taken
 
+    def refuse_others(self, *known: str) -> None:
+        """Refuse keys beside these, before one that is missing is asked for."""
+        for key, value in self._values.items():
+            if key not in known:
+                shown = f"[{key}]" if isinstance(value, Mapping) else key
+                self.refuse(shown, f"is no key of a study; it has {', '.join(known)}")
+
     def finish(self) -> None:
         """Refuse keys that nobody took."""
         for key in self._values:

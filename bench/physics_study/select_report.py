@@ -118,7 +118,7 @@ def _ranking(study: Study, ranked: Sequence[Ranked], reuse: str) -> str:
             str(item.n_seeds),
             plus_minus(item.score, item.seeds_std, 2),
             f"{item.mean_rank:.1f}",
-            *(f"{item.by_process[process]:z.1f}" for process in processes),
+            *(plus_minus(item.by_process[p], item.process_std[p], 1) for p in processes),
         ]
         for place, item in enumerate(ranked, 1)
     ]
@@ -137,6 +137,7 @@ def _flat(item: Ranked) -> dict[str, str | int | float]:
         "score_seeds_std": item.seeds_std,
         "mean_rank": item.mean_rank,
         **{f"z_{process}": z for process, z in item.by_process.items()},
+        **{f"z_{process}_seeds_std": std for process, std in item.process_std.items()},
     }
 
 

@@ -31,6 +31,7 @@ class Ranked:
         n_seeds: seeds that have all processes and fractions.
         mean_rank: over cells, 1 is best.
         by_process: mean Z of each process.
+        process_std: standard deviation of that over seeds; nan with one.
         by_seed: the score of each seed.
         kept: of the dimension, physics quantities beside the learned numbers.
     """
@@ -41,6 +42,7 @@ class Ranked:
     n_seeds: int
     mean_rank: float
     by_process: dict[str, float]
+    process_std: dict[str, float]
     by_seed: tuple[float, ...]
     kept: int = 0
 
@@ -101,17 +103,23 @@ def _ranked(
     recipe: tuple[str, int], kept: int, z: Float64Array, rank: float, processes: Sequence[str]
 ) -> Ranked:
     """Return one recipe from its Z, (seeds, cells), and the process of each cell."""
-    by_seed, mean, of_cell = z.mean(axis=1), z.mean(axis=0), np.array(processes)
+    by_seed, of_cell = z.mean(axis=1), np.array(processes)
+    of_process = {name: z[:, of_cell == name].mean(axis=1) for name in sorted(set(processes))}
     return Ranked(
         recipe=recipe,
         score=float(by_seed.mean()),
-        seeds_std=float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
+        seeds_std=_std(by_seed),
         n_seeds=len(by_seed),
         mean_rank=rank,
-        by_process={name: float(mean[of_cell == name].mean()) for name in sorted(set(processes))},
+        by_process={name: float(values.mean()) for name, values in of_process.items()},
+        process_std={name: _std(values) for name, values in of_process.items()},
         by_seed=tuple(by_seed.tolist()),
         kept=kept,
     )
+
+
+def _std(values: Float64Array) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def agreement(

@@ -12,6 +12,7 @@ Power at n sigma is the share of windows with z >= n; at fraction 0 it is a fals
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ __all__ = [
     "power_interval",
     "rows_of",
     "training_mark",
+    "window_values",
 ]
 
 SIGMAS = (1, 2, 3)
@@ -100,10 +102,16 @@ def cell_values(
 ) -> Iterator[tuple[NullDistribution, Float64Array]]:
     """Yield null and windows' t of every division of a record of `measure_windows`."""
     for division in record["divisions"]:
-        null = NullDistribution(np.array(division["toys"]))
+        null = _null(tuple(division["toys"]))
         for cell in division["cells"]:
             if cell["signal"] == signal and math.isclose(cell["fraction"], fraction):
                 yield null, np.array(cell["t"])
+
+
+@lru_cache(maxsize=64)
+def _null(toys: tuple[float, ...]) -> NullDistribution:
+    """Return the null of one division, which all its cells share: its KS p-value takes time."""
+    return NullDistribution(np.array(toys))
 
 
 def rows_of(
@@ -157,7 +165,8 @@ def power_interval(row: Row, sigma: int) -> tuple[float, float]:
 
 
 def _numbers(values: Sequence[tuple[NullDistribution, Float64Array]]) -> dict[str, Any]:
-    z = _joined([z_score(null.chi2_p_value(x)) for x in t] for null, t in values)
+    of_windows = window_values(values)
+    z = of_windows["z"]
     low, median, high = np.quantile(z, _BAND)
     nulls = [null for null, _ in values]
     return {
@@ -167,12 +176,22 @@ def _numbers(values: Sequence[tuple[NullDistribution, Float64Array]]) -> dict[st
         "z_high": float(high),
         "z_toys": float(np.median(_joined([null.z_score(x) for x in t] for null, t in values))),
         "z_cap": max(z_score(null.resolution) for null in nulls),
-        "spreads": float(np.median(_joined((t - null.mean) / null.std for null, t in values))),
+        "spreads": float(np.median(of_windows["spreads"])),
         **{f"power_{sigma}": float((z >= sigma).mean()) for sigma in SIGMAS},
         "t": float(np.median(_joined(t for _, t in values))),
         "null_mean": float(np.mean([null.mean for null in nulls])),
         "null_std": float(np.mean([null.std for null in nulls])),
         "chi2_ks_p": min(null.chi2_ks_p for null in nulls),
+    }
+
+
+def window_values(
+    values: Sequence[tuple[NullDistribution, Float64Array]],
+) -> dict[str, Float64Array]:
+    """Return `z` and `spreads` of every window, (n,), in an order common to all engines."""
+    return {
+        "z": _joined([z_score(null.chi2_p_value(x)) for x in t] for null, t in values),
+        "spreads": _joined((t - null.mean) / null.std for null, t in values),
     }
 
 

@@ -14,6 +14,7 @@ Several kernel widths share standardisation, centres and distances; each has its
 stand side by side as columns of one matrix.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from engines.nplm.kernel import gaussian_kernel, half_squared_distances, kernel_
 
 __all__ = ["Basis", "BasisConfig", "Width", "build_basis", "check_sigma"]
 
+_LOG = logging.getLogger(__name__)
 _BLOCK = 4_096
 
 
@@ -130,7 +132,7 @@ class Basis:
     """The fixed map from an embedding to whitened features.
 
     Attributes:
-        mean, std: (d,) standardisation, float64.
+        mean, std: (d,) standardisation, float64; std is 1 where the basis sample is constant.
         centres: (n_centres, d) standardised, float64.
         widths: the kernel widths, rising.
     """
@@ -192,6 +194,9 @@ class Basis:
 def build_basis(embeddings: torch.Tensor, config: BasisConfig) -> Basis:
     """Choose standardisation, widths and centres, and whiten.
 
+    A coordinate that is constant in the basis sample is only centred: it adds nothing to distances
+    there, and takes an event in which it differs away from every centre.
+
     Args:
         embeddings: (n, d) of the basis sample: background that serves for nothing else, so that
             the statistic is symmetric in reference and data (exact relabelling needs that).
@@ -199,16 +204,26 @@ def build_basis(embeddings: torch.Tensor, config: BasisConfig) -> Basis:
 
     Raises:
         SampleSizeError: if there are fewer distinct events than centres.
-        ParameterError: if a coordinate is constant.
+        ParameterError: if every coordinate is constant.
     """
     x = embeddings.double()
     mean, std = x.mean(dim=0), x.std(dim=0)
     # Rounding leaves a constant column a spread of about 1e-16 of its value.
     varies = std > 1e-12 * mean.abs()
-    if not bool(varies.all()):
-        bad = (~varies).nonzero().flatten().tolist()
-        msg = f"each embedding coordinate must vary in the basis sample; constant are {bad}"
+    if not bool(varies.any()):
+        msg = (
+            f"embeddings must vary in the basis sample; got {x.shape[1]} constant coordinates of "
+            f"{x.shape[1]}; check the engine and the events"
+        )
         raise ParameterError(msg)
+    if not bool(varies.all()):
+        constant = (~varies).nonzero().flatten().tolist()
+        _LOG.warning(
+            "coordinates %s of the embedding are constant in the basis sample: they tell no events "
+            "apart",
+            constant,
+        )
+        std = torch.where(varies, std, 1.0)
     generator = torch.Generator().manual_seed(config.seed)
     x = ((x - mean) / std)[torch.randperm(len(x), generator=generator)]
     sigmas = config.sigmas or kernel_widths(x, config.sigma_quantiles)

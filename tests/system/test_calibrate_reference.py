@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from engines.engine import open_engine
 from engines.event_files import read_events
@@ -75,6 +77,32 @@ def _keep_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("keep_logging", "_keep_threads")
+def test_raw_inputs_of_which_some_are_constant_are_an_engine(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw.onnx"
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["y"], axis=1)],
+        "raw",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 19, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 57])],
+    )
+    opset = helper.make_opsetid("", 17)
+    onnx.save_model(helper.make_model(graph, opset_imports=[opset], ir_version=8), raw)
+    events = ("--events", f"{SM}@10000:40000", "--window", 1000, "--toys", 20)
+    code, err = run_in_process(capfd, "--engine", raw, *events)
+    assert code == 0, err
+    assert re.search(r"WARNING coordinates \[1, .*\] of the embedding are constant", err)
+    reference = load_reference(raw.with_suffix(".ref")).reference
+    window = read_events(f"{SM}@50000:51000").reshape(1000, 57)
+    (quiet,) = reference.test(window).t
+    assert np.isfinite(quiet)
+    window[:, 1] = 1e3  # MET's eta, which is always 0
+    (odd,) = reference.test(window).t
+    assert quiet < odd < np.inf
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
+from engines.errors import MissingPackageError
 from engines.event_files import EventFile
 from tests.support_commands import TIMEOUT_S, wait_until
+from training.simulation.generator import require_packages
 
 pytest.importorskip("fastjet", reason="needs the extra sim")
 pytest.importorskip("pythia8mc", reason="needs the extra sim")
@@ -175,6 +177,17 @@ def test_missing_package_is_a_sentence(tmp_path: Path) -> None:
     assert "pip install 'nplm-stream[sim]'" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_broken_package_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fastjet.py").write_text("raise ImportError('libfastjet.so.0: cannot open')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fastjet", raising=False)
+    with pytest.raises(
+        MissingPackageError,
+        match=r"package fastjet, which cannot be imported \(libfastjet\.so\.0: cannot open\); ",
+    ):
+        require_packages()
 
 
 @pytest.mark.parametrize(

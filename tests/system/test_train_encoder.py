@@ -20,6 +20,7 @@ from engines.engine import open_engine
 from engines.event_files import EventFile, read_events, read_labels, write_events
 from engines.events import EventRange
 from engines.samples import sample_path
+from training.losses import SIMCLR_TEMPERATURES
 from training.run.lock import hold_folder
 from training.train_encoder import main
 
@@ -326,6 +327,19 @@ def test_a_run_folder_in_use_damaged_or_of_other_events_is_one_sentence(
 
 
 @pytest.mark.usefixtures("keep_logging")
+def test_options_that_were_refused_bind_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--events", f"{COCKTAIL}@0:100", "--loss", "simclr", "-o", tmp_path / "m7.onnx")
+    code, _, err = said(capsys, *few, "--batch-size", "4096", "--epochs", "1")
+    assert code == 2
+    assert "lower --batch-size or add events" in err
+    assert (tmp_path / "m7.run" / "config.toml").exists()
+    code, _, err = said(capsys, *few, "--batch-size", "32", "--epochs", "1")
+    assert code == 0, err
+
+
+@pytest.mark.usefixtures("keep_logging")
 def test_labels_that_changed_are_not_continued_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -363,7 +377,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--events", "missing.h5"), "missing.h5 does not exist"),
         (("--events", "truncated.h5"), "not a complete HDF5 file"),
         (("--events", "shape.h5"), "must have shape (n, 19, 3 or 4)"),
-        (("--events", "nan.h5"), "must be finite"),
+        (("--events", "single.h5", "nan.h5"), "/nan.h5 is not (320 such"),
         (("--events", "unlabelled.h5"), "use --loss simclr"),
         (("--events", "single.h5"), "two classes or more"),
         (("--events", "single.h5@9:2"), "START < STOP"),
@@ -411,6 +425,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--events", "missing.h5", "--warm-up", "21"), "warm-up must be from 0 to the 20 epochs"),
         (("--events", "unlabelled.h5", "--loss", "supvicreg+ce"), "unlabelled.h5 has no 'process'"),
         (("--events", "unlabelled.h5", "--loss", "ce"), "use --loss simclr"),
+        (("--events", "unlabelled.h5", "--recipe", "paper-supvicreg"), "use --loss vicreg"),
         (("--events", "unlabelled.h5", "--loss", "simclr", "--without-process", "1"), "leave"),
         (
             ("--events", "single.h5", "--loss", "simclr", "--augment", "resimulation"),
@@ -465,3 +480,6 @@ def test_help_is_fast_and_teaches() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "example:\n  train-encoder --events" in done.stdout
+    *others, last = map(str, SIMCLR_TEMPERATURES)
+    dimensions = f"nearest of {', '.join(others)} and {last})"
+    assert dimensions in " ".join(done.stdout.split())

@@ -15,8 +15,10 @@ from bench.physics_study.checks import learned_signals
 from bench.physics_study.config import Study
 from bench.physics_study.embedded import Embedded
 from bench.physics_study.jobs import left_out_jobs, study_jobs
+from bench.physics_study.lead import lead_over, lead_tables
 from bench.physics_study.pieces import pieces_of, read_piece
 from bench.physics_study.read_study import read_study
+from bench.physics_study.report import find
 from bench.physics_study.running import run_jobs
 from bench.physics_study.select_report import write_selection
 from bench.physics_study.store import Store
@@ -144,6 +146,28 @@ def test_tables_hold_spreads_over_seeds_and_what_training_saw(study: Study, text
     boxes = table_rows(study, "boxes.csv")
     assert len(boxes) == 2 * 2 * 10
     assert "| tiny | 3 | none | 2 |" in text
+
+
+@pytest.mark.usefixtures("keep_logging", "text")
+def test_a_lead_is_a_difference_of_medians_on_the_same_windows(study: Study) -> None:
+    found = find(study, Store(study.folder)).windows
+    trained = [item for item in found if item[0].encoder.name == "aware"]
+    assert lead_tables(study, trained) == ""  # there is nothing without training
+    z: dict[str, list[float]] = {"tiny": [], "aware": []}
+    for row in table_rows(study, "results.csv"):
+        if (row["signal"], row["fraction"]) == ("A4l", "0.2"):
+            z[row["encoder"]].append(float(row["z"]))
+    (line,) = lead_tables(study, found).partition("### 20 %")[2].splitlines()[4:]
+    assert line.startswith(f"| aware | 3 | {z['aware'][0] - max(z['tiny']):z.1f} ± ")
+
+
+def test_the_error_of_a_lead_leaves_out_what_windows_share() -> None:
+    rng = np.random.default_rng(0)
+    common, own = 5 * rng.normal(size=400), rng.normal(size=(2, 400))
+    lead = lead_over([common + own[0] + 1], [common + own[1]])
+    assert lead.value == pytest.approx(1.0, abs=4 * lead.error)
+    apart = lead_over([5 * rng.normal(size=400)], [common])
+    assert 0 < lead.error < 0.7 * apart.error
 
 
 _CELL = ("tiny", "A4l", "0.2")

@@ -9,6 +9,7 @@ from bench import physics
 from bench.physics_study.jobs import EngineJob, left_out_jobs, study_jobs
 from bench.physics_study.read_study import read_study
 from engines.errors import ParameterError, SampleSizeError
+from engines.event_files import read_events, write_events
 from engines.events import EventRange
 from engines.samples import sample_path
 
@@ -118,6 +119,7 @@ def test_an_engine_is_named_by_all_that_it_depends_on(tmp_path: Path) -> None:
     [
         ("window = 500", "window = 50000", "[test] window must be at most the 12000 background"),
         ("window = 500", "", "[test] window must be given"),
+        ("[test]", "[tests]", "[tests] is no key of a study"),
         ("window = 500", "window = true", "[test] window must be a whole number from 1"),
         ("window = 500", "window = 500\nwidth = 2", "[test] width is no key of a study"),
         ("[0.05, 0.01]", "[0.05, 1.5]", "[test] fractions must lie between 0 and 1; got 1.5"),
@@ -176,7 +178,7 @@ def test_an_engine_is_named_by_all_that_it_depends_on(tmp_path: Path) -> None:
         ("dims = [2, 4]", "dims = [0]", "[train] dims must be a whole number from 1"),
         ("dims = [2, 4]", "dims = []", "dims and seeds must hold at least one number"),
         ('processes = ["Z"]', 'processes = ["t"]', "[select] processes must be among ['Z']"),
-        ("[select]", "[selct]", "selct is no key of a study"),
+        ("[select]", "[selct]", "[selct] is no key of a study; it has folder, title, data, test"),
         ("[train]", "[[train]]", "[train] must be a table"),
         ("[select]", "[map]\nmethod = 'x'\n[select]", "[map] method must be umap or pca"),
         ("[select]", "[blackbox]\nsplits = 24\n[select]", "[blackbox] splits must leave some"),
@@ -192,6 +194,13 @@ def test_a_bad_key_is_named(tmp_path: Path, old: str, new: str, said: str) -> No
     assert said in str(caught.value)
     assert "study.toml" in str(caught.value)
     assert "\n" not in str(caught.value).partition("(")[0]
+
+
+def test_a_background_without_labels_is_told_what_goes_without(tmp_path: Path) -> None:
+    write_events(tmp_path / "plain.h5", read_events(f"{sample_path('sm_cocktail')}@0:60000"))
+    text = STUDY.replace("sm_cocktail.h5@0:60000", str(tmp_path / "plain.h5"))
+    with pytest.raises(ParameterError, match=r"as .*plain\.h5; losses that need none are simclr, "):
+        read_study(written(tmp_path, text))
 
 
 def test_a_selection_is_by_default_of_encoders_that_learn_from_no_signal(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The whitened coordinates: what makes them so, and what cannot be whitened."""
 
+import logging
 import math
 
 import numpy as np
@@ -88,11 +89,42 @@ def test_repeated_events_give_distinct_centres() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 7.7e5])
-def test_constant_coordinate_is_refused_by_number(sample: torch.Tensor, value: float) -> None:
-    spoilt = sample.clone()
-    spoilt[:, 2] = value
-    with pytest.raises(ParameterError, match=r"constant are \[2\]"):
-        build_basis(spoilt, CONFIG)
+def test_constant_coordinate_counts_for_nothing_and_is_named(
+    sample: torch.Tensor, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = [0, 1, 3]
+    dead = sample.clone()
+    dead[:, 2] = value
+    with caplog.at_level(logging.WARNING):
+        basis = build_basis(dead, CONFIG)
+    assert "coordinates [2] of the embedding are constant" in caplog.text
+    assert basis.std[2] == 1.0
+    without = build_basis(sample[:, kept], CONFIG)
+    assert basis.sigmas == pytest.approx(without.sigmas)
+    np.testing.assert_allclose(basis.std[kept], without.std)
+    np.testing.assert_allclose(basis.centres[:, kept], without.centres)
+    psi, wanted = (
+        made.features(events[:50], torch.float64) @ made.features(events[50:90], torch.float64).T
+        for made, events in ((basis, dead), (without, sample[:, kept]))
+    )
+    np.testing.assert_allclose(psi, wanted, atol=1e-6 * float(wanted.abs().max()))
+
+
+def test_another_value_of_a_constant_coordinate_is_far_from_all_and_finite(
+    sample: torch.Tensor,
+) -> None:
+    dead = sample.clone()
+    dead[:, 2] = 0.0
+    basis = build_basis(dead, CONFIG)
+    dead[:, 2] = torch.logspace(-30, 38, len(dead))
+    psi = basis.features(dead, torch.float64)
+    assert bool(psi.isfinite().all())
+    assert float(psi[-100:].abs().max()) == 0.0
+
+
+def test_embeddings_that_are_all_constant_are_refused(sample: torch.Tensor) -> None:
+    with pytest.raises(ParameterError, match="got 4 constant coordinates of 4; check the engine"):
+        build_basis(torch.ones_like(sample), CONFIG)
 
 
 def test_single_event_is_refused(sample: torch.Tensor) -> None:

@@ -197,6 +197,10 @@ def test_realisations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     short = with_realisations(tmp_path / "short.h5", again[:4])
     flat = with_realisations(tmp_path / "flat.h5", again[:, 0])
     write_events(tmp_path / "none.h5", make_events(6))
+    spoilt = again.copy()
+    spoilt[4, 1] = np.nan
+    with pytest.raises(EventError, match=r"event 4 of 'Realisations' in .*nan\.h5 is not"):
+        load_events([with_realisations(tmp_path / "nan.h5", spoilt)], realisations=True)
     with pytest.raises(ParameterError, match=r"got \[1, 2\]"):
         load_events([two, one], realisations=True)
     with pytest.raises(EventError, match="2 events early"):

@@ -198,10 +198,33 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     save_checkpoint(place, {"epoch": 3, "tensor": torch.ones(2)})
     assert load_checkpoint(place) is not None
     place.write_bytes(place.read_bytes()[:100])
-    with pytest.raises(ArtifactError, match=r"is damaged .* --fresh"):
+    with pytest.raises(ArtifactError, match=r"checkpoint\.pt is damaged; train anew with --fresh$"):
         load_checkpoint(place)
-    with pytest.raises(ArtifactError, match="cannot write the checkpoint"):
+    with pytest.raises(ArtifactError, match=r"cannot be read \(Is a directory\); train anew"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(ArtifactError, match=r"cannot write .*\(No such file or directory\); make"):
         save_checkpoint(tmp_path / "missing" / "checkpoint.pt", {})
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [(None, "the disk may be full"), (OSError(28, "No space left on device"), "No space left on")],
+)
+def test_a_full_disk_is_said_without_the_words_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: OSError | None, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        error = RuntimeError(
+            "[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"
+        )
+        error.__context__ = cause
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(ArtifactError, match=rf"checkpoint\.pt \({said}") as caught:
+        save_checkpoint(tmp_path / "checkpoint.pt", {})
+    assert "enforce" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_loss_that_is_not_finite_stops_training() -> None:
@@ -210,14 +233,17 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
     assert caught.value.exit_code == 1
 
 
-@pytest.mark.parametrize("loss", ["supcon", "ce", "supvicreg", "simclr+0.1*ce"])
-def test_supervised_losses_need_labels_of_two_classes(loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "other"),
+    [("supcon", "simclr"), ("ce", "simclr"), ("supvicreg", "vicreg"), ("simclr+0.1*ce", "simclr")],
+)
+def test_supervised_losses_need_labels_of_two_classes(loss: str, other: str) -> None:
     events = two_classes()
     unlabelled = EventSet(events.particles, None, (), "bkg.h5")
-    with pytest.raises(ParameterError, match=r"bkg\.h5 has no .* use --loss simclr"):
+    with pytest.raises(ParameterError, match=rf"bkg\.h5 has no .* use --loss {other}, which"):
         train(configured(loss), unlabelled)
     single = EventSet(events.particles, np.zeros(400, dtype=np.int64), (4,), None)
-    with pytest.raises(SampleSizeError, match="only class 4"):
+    with pytest.raises(SampleSizeError, match=f"only class 4; .* --loss {other}"):
         train(configured(loss), single)
 
 

@@ -70,13 +70,20 @@ def test_folder_keeps_state_and_metrics(tmp_path: Path) -> None:
 
 
 def test_folder_of_another_training_is_refused_by_the_option_that_differs(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "d4.run", SETTINGS, SAMPLES)
+    RunFolder(tmp_path / "d4.run", SETTINGS, SAMPLES).save(state(1), history(1))
     with pytest.raises(MismatchError, match=r"lr 0\.001; this one has 0\.01; .* --fresh"):
         RunFolder(tmp_path / "d4.run", {**SETTINGS, "lr": 1e-2}, SAMPLES)
     with pytest.raises(MismatchError, match="heads no value; this one has 8"):
         RunFolder(tmp_path / "d4.run", {**SETTINGS, "heads": 8}, SAMPLES)
     with pytest.raises(MismatchError, match="seed no value"):
         RunFolder(tmp_path / "d4.run", {**SETTINGS, "seed": 1}, SAMPLES)
+
+
+@pytest.mark.parametrize("text", ["lr = 0.5\n", "lr = "])
+def test_folder_in_which_nothing_was_trained_is_new(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    assert RunFolder(tmp_path, SETTINGS, SAMPLES).epochs_done() == 0
+    assert "lr = 0.001" in (tmp_path / "config.toml").read_text()
 
 
 def test_folder_on_events_that_changed_is_refused(tmp_path: Path) -> None:
@@ -102,6 +109,7 @@ def test_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=r"cannot write .* choose --run-dir"):
         RunFolder(tmp_path / "file" / "d4.run", SETTINGS, SAMPLES)
+    kept_folder(tmp_path)
     (tmp_path / "config.toml").write_text("dim = ")
     with pytest.raises(ArtifactError, match=r"cannot read .* --fresh"):
         RunFolder(tmp_path, SETTINGS, SAMPLES)

@@ -39,9 +39,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as exc:  # torch reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
+        cause = exc if isinstance(exc, OSError) else exc.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else None
         msg = (
-            f"cannot write the checkpoint {path} ({exc}); make space and start again: training "
-            "continues from the last epoch that was written"
+            f"cannot write the checkpoint {path} ({reason or 'the disk may be full'}); make space "
+            "and start again: training continues from the last epoch that was written"
         )
         raise ArtifactError(msg) from exc
 
@@ -50,15 +52,16 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """Return the state on the CPU, or None if there is no file.
 
     Raises:
-        ArtifactError: if the file is damaged.
+        ArtifactError: if the file is damaged or cannot be read.
     """
     if not path.exists():
         return None
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as exc:
-        reason = str(exc).strip().partition("\n")[0]
-        msg = f"the checkpoint {path} is damaged ({reason}); train anew with --fresh"
+    except _DAMAGE as exc:  # in whose text torch advises programmers
+        reason = exc.strerror if isinstance(exc, OSError) else None
+        fault = f"cannot be read ({reason})" if reason else "is damaged"
+        msg = f"the checkpoint {path} {fault}; train anew with --fresh"
         raise ArtifactError(msg) from exc
     if not isinstance(state, dict):
         msg = (

@@ -83,7 +83,8 @@ class RunFolder:
     def _check_config(self) -> None:
         """Refuse a folder of another training, naming the first option that differs."""
         place = self.path / _CONFIG
-        if not place.exists():
+        # Without a checkpoint nothing was trained: these options may have been refused.
+        if not (place.exists() and (self.path / _CHECKPOINT).exists()):
             return
         try:
             found = tomllib.loads(place.read_text())

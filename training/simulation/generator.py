@@ -7,6 +7,7 @@ or charm hadron is therefore not generated: about 5 % of the leptoquark and top 
 trigger would accept, left out of the reference sample as well, and few of the others.
 """
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,17 +50,24 @@ def require_packages() -> None:
     """Refuse to go on without the generator and the jet finder.
 
     Raises:
-        MissingPackageError: if one is not installed.
+        MissingPackageError: if one is not installed, or is broken.
     """
-    try:
-        import fastjet  # noqa: F401
-        import pythia8mc  # noqa: F401
-    except ModuleNotFoundError as exc:
-        msg = (
-            f"simulation needs the package {exc.name}; install it with: "
-            "pip install 'nplm-stream[sim]'"
-        )
-        raise MissingPackageError(msg) from exc
+    for package in ("fastjet", "pythia8mc"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as exc:
+            msg = (
+                f"simulation needs the package {exc.name}; install it with: "
+                "pip install 'nplm-stream[sim]'"
+            )
+            raise MissingPackageError(msg) from exc
+        except ImportError as exc:  # such as a shared library that is not there
+            reason = str(exc).partition("\n")[0]
+            msg = (
+                f"simulation needs the package {package}, which cannot be imported ({reason}); "
+                f"install it anew with: pip install --force-reinstall {package}"
+            )
+            raise MissingPackageError(msg) from exc
 
 
 class EventGenerator:
