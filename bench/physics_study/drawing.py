@@ -20,7 +20,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _DASHES = ("-", "--", ":", "-.")
 _DPI = 130
 #: Inches that a name takes.
-_LEGEND_WIDTH = 2.6
+_LEGEND_WIDTH = 3.6
 
 
 @dataclass(frozen=True)

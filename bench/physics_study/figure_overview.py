@@ -18,19 +18,22 @@ _BAND = "#eef1f5"
 
 
 def draw_overview(study: Study, rows: Sequence[Row], path: Path) -> Path:
-    """Draw accuracy and, for each signal, median Z of every training at every fraction."""
+    """Draw accuracy where it is known and, for each signal, median Z of every training."""
     signals = list(study.data.signals)
+    known = [row for row in rows if not math.isnan(row.accuracy)]
+    n_panels = len(signals) + bool(known)
     lines = list(dict.fromkeys((row.encoder, row.dim, row.kept) for row in rows))
     place = {line[:2]: index for index, line in enumerate(lines)}
-    with new_figure(3.2 + 2.3 * (1 + len(signals)), 1.4 + 0.21 * len(lines)) as figure:
-        panels = figure.subplots(1, 1 + len(signals), squeeze=False, sharey=True)[0]
+    with new_figure(3.2 + 2.3 * n_panels, 1.4 + 0.21 * len(lines)) as figure:
+        panels = figure.subplots(1, n_panels, squeeze=False, sharey=True)[0]
         for axes in panels:
             axes.xaxis.set_major_locator(MaxNLocator(5))
             _bands(axes, [line[0] for line in lines])
-        panels[0].set(xlabel="linear accuracy on background [%]")
-        for row in {(row.encoder, row.dim, row.seed): row for row in rows}.values():
+        if known:
+            panels[0].set(xlabel="linear accuracy on background [%]")
+        for row in {(row.encoder, row.dim, row.seed): row for row in known}.values():
             panels[0].plot(100 * row.accuracy, place[row.encoder, row.dim], "ko", markersize=3)
-        for axes, signal in zip(panels[1:], signals, strict=True):
+        for axes, signal in zip(panels[n_panels - len(signals) :], signals, strict=True):
             axes.set(title=signal, xlabel="median Z")
             axes.axvline(0, color=_GREY, linewidth=0.6)
             axes.axvline(3, color=_GREY, linewidth=0.6, linestyle=":")
@@ -38,13 +41,18 @@ def draw_overview(study: Study, rows: Sequence[Row], path: Path) -> Path:
         names = [f"{name}, D {dim_text(dim, kept)}" for name, dim, kept in lines]
         panels[0].set_yticks(range(len(lines)), names, fontsize=8)
         panels[0].set_ylim(len(lines) - 0.5, -0.5)
-        parts = [f"windows of {study.test.window:,} events", "a mark is one training"]
-        parts += [f"dotted: Z = 3; beyond {rows[0].z_cap:.1f} no toy reaches"]
-        if any(row.training for row in rows):
-            parts += ["hollow: training saw this signal"]
-        figure.suptitle("; ".join(parts), fontsize=9)
+        figure.suptitle(_title(study, rows), fontsize=9)
         legend(figure, panels[-1])
         return save(figure, path)
+
+
+def _title(study: Study, rows: Sequence[Row]) -> str:
+    line = f"Windows of {study.test.window:,} events; a mark is one training;"
+    other = f"dotted: Z = 3; above Z = {rows[0].z_cap:.1f} there are no toys"
+    if any(row.training == "seen" for row in rows):
+        other += "; hollow: training saw this signal"
+    narrow = len(study.data.signals) < 3  # then one line is wider than the panels
+    return f"{line}\n{other}" if narrow else f"{line} {other}"
 
 
 def _bands(axes: Axes, encoders: Sequence[str]) -> None:

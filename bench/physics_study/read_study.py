@@ -74,6 +74,7 @@ def _study(top: Section, path: Path, folder: Path | None, data: Path | None) -> 
         else None,
         title=title,
     )
+    top.finish()
     check_study(study)
     return study
 

@@ -22,13 +22,15 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from engines.errors import ParameterError, SampleSizeError
+from engines.errors import EngineError, ParameterError, SampleSizeError
 from engines.nplm.kernel import gaussian_kernel, half_squared_distances, kernel_widths
 
 __all__ = ["Basis", "BasisConfig", "Width", "build_basis", "check_sigma"]
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 4_096
+#: Spread of a constant float32 column, at most, as a share of its largest value.
+_ROUNDING = 1e-6
 
 
 def check_sigma(sigma: float) -> None:
@@ -132,7 +134,8 @@ class Basis:
     """The fixed map from an embedding to whitened features.
 
     Attributes:
-        mean, std: (d,) standardisation, float64; std is 1 where the basis sample is constant.
+        mean, std: (d,) standardisation, float64; where the basis sample is constant, std is 1, or
+            1e-3 of the value if that is more: rounding must count for nothing.
         centres: (n_centres, d) standardised, float64.
         widths: the kernel widths, rising.
     """
@@ -203,13 +206,20 @@ def build_basis(embeddings: torch.Tensor, config: BasisConfig) -> Basis:
         config: the model.
 
     Raises:
-        SampleSizeError: if there are fewer distinct events than centres.
+        SampleSizeError: if there are fewer than 2 events, or fewer distinct ones than centres.
+        EngineError: if embeddings are not finite.
         ParameterError: if every coordinate is constant.
     """
+    if len(embeddings) < 2:  # one has no spread
+        msg = f"the basis sample must hold at least 2 events; got {len(embeddings)}; give more"
+        raise SampleSizeError(msg)
+    if n_bad := int((~embeddings.isfinite()).any(dim=1).sum()):
+        msg = f"embeddings must be finite; got {n_bad} events that are not; drop them"
+        raise EngineError(msg)
     x = embeddings.double()
     mean, std = x.mean(dim=0), x.std(dim=0)
-    # Rounding leaves a constant column a spread of about 1e-16 of its value.
-    varies = std > 1e-12 * mean.abs()
+    rounding = _ROUNDING * x.abs().amax(dim=0)
+    varies = std > rounding
     if not bool(varies.any()):
         msg = (
             f"embeddings must vary in the basis sample; got {x.shape[1]} constant coordinates of "
@@ -219,11 +229,11 @@ def build_basis(embeddings: torch.Tensor, config: BasisConfig) -> Basis:
     if not bool(varies.all()):
         constant = (~varies).nonzero().flatten().tolist()
         _LOG.warning(
-            "coordinates %s of the embedding are constant in the basis sample: they tell no events "
-            "apart",
+            "coordinates %s of the embedding are constant in the basis sample: events that differ "
+            "in them lie far from every centre and do not enter t",
             constant,
         )
-        std = torch.where(varies, std, 1.0)
+        std = torch.where(varies, std, (1e3 * rounding).clamp(min=1.0))
     generator = torch.Generator().manual_seed(config.seed)
     x = ((x - mean) / std)[torch.randperm(len(x), generator=generator)]
     sigmas = config.sigmas or kernel_widths(x, config.sigma_quantiles)

@@ -50,7 +50,8 @@ def test_reference_belongs_to_its_encoder(pair: tuple[Engine, ReferenceArtifact]
     assert artifact.facts.window.n_expected == N_WINDOW
     null = artifact.nulls[1].nulls[0]
     assert len(null.t) == 1000
-    assert null.chi2_ks_p > 0.05
+    # The toys follow the law that alarms rest on, or spread less: then Z errs to the safe side.
+    assert 0.85 < null.std / np.sqrt(2 * null.mean) < 1.05
 
 
 def test_what_trained_an_encoder_is_recognised_and_what_did_not_is_not(

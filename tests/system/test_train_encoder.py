@@ -247,7 +247,7 @@ def test_folds_give_an_encoder_each_and_the_mean_accuracy(
     with open_engine(tmp_path / "d4-fold2.onnx") as engine:
         assert engine.facts.options["fold"] == "2 of 2"
     config = (tmp_path / "d4.run" / "fold1" / "config.toml").read_text()
-    assert config.splitlines()[0] == '# fold = "1 of 2"'
+    assert config.splitlines()[1] == '# fold = "1 of 2"'
     assert f"accuracy over 2 folds: {mean:.4f} +- {error:.4f}" in out
     assert "class 2" not in out
 
@@ -422,7 +422,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "a loss of two views",
         ),
         (("--events", "missing.h5", "--reserve", "1"), "reserve must be from 0 to below 1"),
-        (("--events", "missing.h5", "--warm-up", "21"), "warm-up must be from 0 to the 20 epochs"),
+        (("--events", "missing.h5", "--warm-up", "21"), "warm-up must be from 0 to the 8 epochs"),
         (("--events", "unlabelled.h5", "--loss", "supvicreg+ce"), "unlabelled.h5 has no 'process'"),
         (("--events", "unlabelled.h5", "--loss", "ce"), "use --loss simclr"),
         (("--events", "unlabelled.h5", "--recipe", "paper-supvicreg"), "use --loss vicreg"),

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,6 +16,7 @@ from bench import physics
 from bench.physics_study.checks import learned_signals
 from bench.physics_study.config import Study
 from bench.physics_study.embedded import Embedded
+from bench.physics_study.figure_overview import draw_overview
 from bench.physics_study.jobs import left_out_jobs, study_jobs
 from bench.physics_study.lead import lead_over, lead_tables
 from bench.physics_study.pieces import pieces_of, read_piece
@@ -32,6 +35,9 @@ from engines.events import EventRange
 from engines.samples import sample_path
 from engines.unseen import refuse_training_events
 from tests.support_commands import tiny_encoder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STUDY = f"""
 folder = "out"
@@ -168,6 +174,40 @@ def test_the_error_of_a_lead_leaves_out_what_windows_share() -> None:
     assert lead.value == pytest.approx(1.0, abs=4 * lead.error)
     apart = lead_over([5 * rng.normal(size=400)], [common])
     assert 0 < lead.error < 0.7 * apart.error
+
+
+def test_a_lead_over_other_windows_is_refused() -> None:
+    with pytest.raises(MismatchError, match="on the same windows; got records of 6 and of 8"):
+        lead_over([np.arange(8.0)], [np.arange(6.0)])
+
+
+@pytest.mark.usefixtures("keep_logging", "text")
+def test_without_a_fraction_of_signal_there_is_no_lead(study: Study) -> None:
+    found = find(study, Store(study.folder)).windows
+    assert lead_tables(study, found) != ""
+    assert lead_tables(replace(study, test=replace(study.test, fractions=(0.0,))), found) == ""
+
+
+@pytest.mark.usefixtures("keep_logging", "text")
+def test_the_overview_says_only_what_it_shows(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(
+        "bench.physics_study.figure_overview.save", lambda figure, _path: drawn.append(figure)
+    )
+    rows = find(study, Store(study.folder)).rows
+    blind = [
+        replace(row, accuracy=math.nan, training="held out" if row.training else "") for row in rows
+    ]
+    for shown in (rows, blind):
+        draw_overview(study, shown, tmp_path / "overview.png")
+    said = [figure.get_suptitle().splitlines() for figure in drawn]
+    assert [lines[0] for lines in said] == ["Windows of 200 events; a mark is one training;"] * 2
+    assert said[1][1] == "dotted: Z = 3; above Z = 2.0 there are no toys"
+    assert said[0][1] == f"{said[1][1]}; hollow: training saw this signal"
+    known = any(math.isfinite(row.accuracy) for row in rows)
+    assert [len(figure.axes) for figure in drawn] == [2 + known, 2]
 
 
 _CELL = ("tiny", "A4l", "0.2")

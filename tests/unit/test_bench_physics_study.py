@@ -7,7 +7,7 @@ import pytest
 
 from bench import physics
 from bench.physics_study.jobs import EngineJob, left_out_jobs, study_jobs
-from bench.physics_study.read_study import read_study
+from bench.physics_study.read_study import _KEYS, read_study
 from engines.errors import ParameterError, SampleSizeError
 from engines.event_files import read_events, write_events
 from engines.events import EventRange
@@ -194,6 +194,14 @@ def test_a_bad_key_is_named(tmp_path: Path, old: str, new: str, said: str) -> No
     assert said in str(caught.value)
     assert "study.toml" in str(caught.value)
     assert "\n" not in str(caught.value).partition("(")[0]
+
+
+def test_a_known_key_that_nobody_takes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.physics_study.read_study._KEYS", (*_KEYS, "maps"))
+    with pytest.raises(ParameterError, match="maps is no key of a study"):
+        read_study(written(tmp_path, f"maps = 1\n{STUDY}"))
 
 
 def test_a_background_without_labels_is_told_what_goes_without(tmp_path: Path) -> None:

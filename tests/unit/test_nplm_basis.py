@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.errors import ParameterError, SampleSizeError
+from engines.errors import EngineError, ParameterError, SampleSizeError
 from engines.nplm.basis import Basis, BasisConfig, build_basis
 from engines.nplm.kernel import gaussian_kernel
 from tests.support import gaussians
@@ -98,7 +98,8 @@ def test_constant_coordinate_counts_for_nothing_and_is_named(
     with caplog.at_level(logging.WARNING):
         basis = build_basis(dead, CONFIG)
     assert "coordinates [2] of the embedding are constant" in caplog.text
-    assert basis.std[2] == 1.0
+    assert "lie far from every centre and do not enter t" in caplog.text
+    assert basis.std[2] == pytest.approx(max(1.0, 1e-3 * value))
     without = build_basis(sample[:, kept], CONFIG)
     assert basis.sigmas == pytest.approx(without.sigmas)
     np.testing.assert_allclose(basis.std[kept], without.std)
@@ -127,9 +128,32 @@ def test_embeddings_that_are_all_constant_are_refused(sample: torch.Tensor) -> N
         build_basis(torch.ones_like(sample), CONFIG)
 
 
-def test_single_event_is_refused(sample: torch.Tensor) -> None:
-    with pytest.warns(UserWarning, match="degrees of freedom"), pytest.raises(ParameterError):
-        build_basis(sample[:1], CONFIG)
+@pytest.mark.parametrize("value", [0.1, 7.7e5, 1e8])
+def test_rounding_of_float32_makes_no_coordinate(sample: torch.Tensor, value: float) -> None:
+    noisy, constant = sample.clone(), sample.clone()
+    constant[:, 2] = value
+    noisy[:, 2] = constant[:, 2]
+    noisy[::2, 2] = torch.nextafter(noisy[::2, 2], torch.tensor(math.inf))
+    psi, wanted = (
+        build_basis(x, CONFIG).features(x[:50], torch.float64) for x in (noisy, constant)
+    )
+    np.testing.assert_allclose(
+        psi @ psi.T, wanted @ wanted.T, atol=1e-4 * float(wanted.abs().max())
+    )
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_an_event_alone_is_refused(sample: torch.Tensor, n: int) -> None:
+    with pytest.raises(SampleSizeError, match=f"at least 2 events; got {n}; give more"):
+        build_basis(sample[:n], CONFIG)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_embeddings_that_are_not_finite_are_refused(sample: torch.Tensor, value: float) -> None:
+    bad = sample.clone()
+    bad[7, 1:3] = value
+    with pytest.raises(EngineError, match="embeddings must be finite; got 1 events that are not"):
+        build_basis(bad, CONFIG)
 
 
 def test_too_few_distinct_events_are_refused(sample: torch.Tensor) -> None:

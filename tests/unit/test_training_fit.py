@@ -200,7 +200,9 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     place.write_bytes(place.read_bytes()[:100])
     with pytest.raises(ArtifactError, match=r"checkpoint\.pt is damaged; train anew with --fresh$"):
         load_checkpoint(place)
-    with pytest.raises(ArtifactError, match=r"cannot be read \(Is a directory\); train anew"):
+    with pytest.raises(
+        ArtifactError, match=r"cannot be read \(Is a directory\); make it readable$"
+    ):
         load_checkpoint(tmp_path)
     with pytest.raises(ArtifactError, match=r"cannot write .*\(No such file or directory\); make"):
         save_checkpoint(tmp_path / "missing" / "checkpoint.pt", {})
@@ -225,6 +227,19 @@ def test_a_full_disk_is_said_without_the_words_of_torch(
         save_checkpoint(tmp_path / "checkpoint.pt", {})
     assert "enforce" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_disk_has_no_part_in_is_not_blamed_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        msg = "CUDA error: an illegal memory access\nCompile with TORCH_USE_CUDA_DSA"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(torch, "save", fail)
+    said = r"checkpoint\.pt \(CUDA error: an illegal memory access\); mend that and start again"
+    with pytest.raises(ArtifactError, match=said):
+        save_checkpoint(tmp_path / "checkpoint.pt", {})
 
 
 def test_a_loss_that_is_not_finite_stops_training() -> None:

@@ -79,11 +79,33 @@ def test_folder_of_another_training_is_refused_by_the_option_that_differs(tmp_pa
         RunFolder(tmp_path / "d4.run", {**SETTINGS, "seed": 1}, SAMPLES)
 
 
-@pytest.mark.parametrize("text", ["lr = 0.5\n", "lr = "])
-def test_folder_in_which_nothing_was_trained_is_new(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.toml").write_text(text)
+@pytest.mark.parametrize("edited", ["lr = 0.5\n", "lr = "])
+def test_folder_in_which_nothing_was_trained_is_new(tmp_path: Path, edited: str) -> None:
+    RunFolder(tmp_path, {**SETTINGS, "dim": 8}, SAMPLES)
+    with (tmp_path / "config.toml").open("a") as file:
+        file.write(edited)
     assert RunFolder(tmp_path, SETTINGS, SAMPLES).epochs_done() == 0
-    assert "lr = 0.001" in (tmp_path / "config.toml").read_text()
+    assert tomllib.loads((tmp_path / "config.toml").read_text())["dim"] == 4
+
+
+def test_options_that_no_training_wrote_are_not_written_over(tmp_path: Path) -> None:
+    own = tmp_path / "config.toml"
+    own.write_text("dim = 4  # mine\n")
+    for use in (lambda: RunFolder(tmp_path, SETTINGS, SAMPLES), lambda: RunFolder.clear(tmp_path)):
+        with pytest.raises(
+            ArtifactError, match=r"must be one that train-encoder wrote.* --run-dir"
+        ):
+            use()
+    assert own.read_text() == "dim = 4  # mine\n"
+
+
+def test_a_training_without_its_checkpoint_is_not_written_over(tmp_path: Path) -> None:
+    kept_folder(tmp_path)
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(MismatchError, match=r"dim 4; this one has 8; .* --fresh"):
+        RunFolder(tmp_path, {**SETTINGS, "dim": 8}, SAMPLES)
+    assert tomllib.loads((tmp_path / "config.toml").read_text())["dim"] == 4
+    assert RunFolder(tmp_path, SETTINGS, SAMPLES).epochs_done() == 0
 
 
 def test_folder_on_events_that_changed_is_refused(tmp_path: Path) -> None:
@@ -225,7 +247,7 @@ def test_a_fold_says_which_it_is_beside_options_that_can_be_read(tmp_path: Path)
     settings = {**SETTINGS, "fold": "2 of 5"}
     RunFolder(tmp_path, settings, SAMPLES).save(state(1), history(1))
     text = (tmp_path / "config.toml").read_text()
-    assert text.splitlines()[0] == '# fold = "2 of 5"'
+    assert text.splitlines()[1] == '# fold = "2 of 5"'
     assert "fold" not in tomllib.loads(text)
     assert RunFolder(tmp_path, settings, SAMPLES).epochs_done() == 1
     with pytest.raises(MismatchError, match='fold "2 of 5"; this one has "3 of 5"'):

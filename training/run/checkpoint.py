@@ -6,6 +6,7 @@ unpickling any code.
 
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from engines.errors import ArtifactError
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-
+#: In the text of torch's writer, which reports a full disk as a RuntimeError.
+_WRITER = ("pytorchstreamwriter", "inline_container", "unexpected pos", "write")
 #: What torch raises on files that it did not write, or not completely.
 _DAMAGE = (
-    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile),
+    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
     *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
 )
 
@@ -37,15 +39,25 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as exc:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as exc:
         temporary.unlink(missing_ok=True)
-        cause = exc if isinstance(exc, OSError) else exc.__context__
-        reason = cause.strerror if isinstance(cause, OSError) else None
+        reason, remedy = _write_fault(exc)
         msg = (
-            f"cannot write the checkpoint {path} ({reason or 'the disk may be full'}); make space "
-            "and start again: training continues from the last epoch that was written"
+            f"cannot write the checkpoint {path} ({reason}); {remedy} and start again: training "
+            "continues from the last epoch that was written"
         )
         raise ArtifactError(msg) from exc
+
+
+def _write_fault(exc: OSError | RuntimeError) -> tuple[str, str]:
+    """Return the reason, and what to do."""
+    cause = exc if isinstance(exc, OSError) else exc.__context__
+    if isinstance(cause, OSError):
+        return cause.strerror or str(cause), "make space"
+    text = str(exc)
+    if any(word in text.lower() for word in _WRITER):
+        return "the disk may be full", "make space"
+    return text.partition("\n")[0] or type(exc).__name__, "mend that"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -60,8 +72,10 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as exc:  # in whose text torch advises programmers
         reason = exc.strerror if isinstance(exc, OSError) else None
-        fault = f"cannot be read ({reason})" if reason else "is damaged"
-        msg = f"the checkpoint {path} {fault}; train anew with --fresh"
+        fault = "is damaged; train anew with --fresh"
+        if reason:
+            fault = f"cannot be read ({reason}); make it readable"
+        msg = f"the checkpoint {path} {fault}"
         raise ArtifactError(msg) from exc
     if not isinstance(state, dict):
         msg = (

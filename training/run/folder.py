@@ -33,6 +33,7 @@ _CONFIG, _METRICS, _CHECKPOINT, _SCALARS = (
     "tensorboard",
 )
 _PICTURES = ("loss.png", "embedding.png")
+_HEADER = "# Written by train-encoder, which may write it anew."
 _FOLD = "fold"
 #: Options that say where things are or how they are computed, not what is trained; and the name of
 #: the recipe, whose every option is there by itself.
@@ -51,7 +52,7 @@ class RunFolder:
 
     Raises:
         MismatchError: if the folder holds a training with other options or other events.
-        ArtifactError: if it cannot be written, or what it holds is damaged.
+        ArtifactError: if it cannot be written, or what it holds is damaged or not of a training.
     """
 
     def __init__(
@@ -75,16 +76,22 @@ class RunFolder:
 
     @staticmethod
     def clear(path: Path) -> None:
-        """Remove what an earlier training left in a folder, and only that."""
+        """Remove what an earlier training left in a folder, and only that.
+
+        Raises:
+            ArtifactError: if its config.toml is none that a training left.
+        """
+        _refuse_foreign_config(path)
         for name in (_CONFIG, _METRICS, _CHECKPOINT, *_PICTURES):
             (path / name).unlink(missing_ok=True)
         shutil.rmtree(path / _SCALARS, ignore_errors=True)
 
     def _check_config(self) -> None:
         """Refuse a folder of another training, naming the first option that differs."""
+        _refuse_foreign_config(self.path)
         place = self.path / _CONFIG
-        # Without a checkpoint nothing was trained: these options may have been refused.
-        if not (place.exists() and (self.path / _CHECKPOINT).exists()):
+        # Without an epoch nothing was trained: these options may have been refused.
+        if not (place.exists() and _has_epochs(self.path)):
             return
         try:
             found = tomllib.loads(place.read_text())
@@ -192,6 +199,24 @@ class RunFolder:
             self._scalars = None
 
 
+def _has_epochs(path: Path) -> bool:
+    """Whether a training got through an epoch here; its checkpoint may since have been deleted."""
+    return any((path / name).exists() for name in (_CHECKPOINT, _METRICS))
+
+
+def _refuse_foreign_config(path: Path) -> None:
+    """Refuse to write over a config.toml that no training wrote: it may be the user's own."""
+    place = path / _CONFIG
+    if not place.exists() or _has_epochs(path):
+        return
+    if not (place.is_file() and place.read_bytes().startswith(_HEADER.encode())):
+        msg = (
+            f"{place} must be one that train-encoder wrote, to be written over; its first line "
+            "does not say so; move it elsewhere, or name another folder with --run-dir"
+        )
+        raise ArtifactError(msg)
+
+
 def write_toml(settings: Mapping[str, Any]) -> str:
     """Return flat options as TOML; those that are None are left out.
 
@@ -211,7 +236,7 @@ def _config_text(settings: Mapping[str, Any]) -> str:
     """Return the options; which fold this is stands in a comment, since it is no option."""
     options = {name: value for name, value in settings.items() if name != _FOLD}
     fold = f"# {_FOLD} = {_shown(settings[_FOLD])}\n" if _FOLD in settings else ""
-    return fold + write_toml(options)
+    return f"{_HEADER}\n{fold}{write_toml(options)}"
 
 
 def _shown(value: object) -> str:

@@ -88,8 +88,9 @@ _BASE: dict[str, Default] = {
     "vicreg_weights": [25.0, 25.0, 1.0],
 }
 
-#: What `bench-physics select bench/studies/select.toml` ranks first of what is learned.
-_MLP: dict[str, Default] = {"loss": "supcon+0.5*simclr"}
+#: What `bench-physics select bench/studies/select.toml` ranks first of what is learned, with the
+#: epochs of that ranking; trained for longer they found less (docs/encoders.md).
+_MLP: dict[str, Default] = {"loss": "supcon+0.5*simclr", "epochs": 8}
 _PAPER: dict[str, Default] = {
     "inputs": "plain",
     "mirror": False,
