@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -21,6 +22,8 @@ _TIMEOUT_S = 20.0
 # Before torch loads: the small products here lose more than they win by waiting for a second
 # thread, tenfold on a busy machine. Commands set their own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts background jobs with SIGINT ignored, which the commands under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
