@@ -15,7 +15,7 @@ from bench.physics_study.jobs import EngineJob
 from bench.physics_study.summary import cell_values, dim_text, window_values
 from bench.physics_study.tables import markdown, plus_minus
 from engines.errors import MismatchError
-from engines.types import Float64Array
+from engines.types import Float64Array, IntArray
 
 __all__ = ["Lead", "lead_over", "lead_tables"]
 
@@ -24,7 +24,7 @@ _CONVENTIONS = ("z", "spreads")
 _TEXT = """\
 Median Z less that of the best embedding without training for this signal and fraction (best on
 these windows, which favours it); then the same in null spreads, (t - mean) / spread of the toys,
-which assume no law: Z ends at 37, where a lead of 0 says nothing. Mean over training seeds ±
+which assume no law. Z ends at 37, where a lead of 0 says nothing. Mean over training seeds ±
 standard error by drawing windows anew, the same for both embeddings ({n} times). It takes windows
 as independent, which those that share events are not, and trainings as given: their spread stands
 in the tables above.
@@ -66,7 +66,8 @@ def lead_over(own: Sequence[Float64Array], other: Sequence[Float64Array], seed: 
     return Lead(float(value), float(error))
 
 
-def _median(trainings: Sequence[Float64Array], drawn: Any) -> Float64Array:  # noqa: ANN401 - indices
+def _median(trainings: Sequence[Float64Array], drawn: IntArray) -> Float64Array:
+    """Return the mean over trainings of the median over the windows of each row of `drawn`."""
     medians: Float64Array = np.mean([np.median(t[drawn], axis=1) for t in trainings], axis=0)
     return medians
 
