@@ -1,18 +1,17 @@
 """An encoder on ONNX Runtime."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from engines.artifact import EngineFacts, fingerprint, load_onnx, read_facts
-from engines.engine import check_particles
+from engines.artifact import fingerprint, load_onnx, read_facts
+from engines.engine import EngineBase
 from engines.errors import ArtifactError, EngineError
 from engines.events import N_FEATURES, N_OBJECTS
-from engines.types import FloatArray
+from engines.multiplicity import buckets
+from engines.packed_graph import TOKENS, with_packing
+from engines.types import AnyArray, FloatArray
 
 __all__ = ["OnnxEngine"]
 
@@ -26,8 +25,10 @@ _RUNTIME_ERRORS = (
 )
 
 
-class OnnxEngine:
+class OnnxEngine(EngineBase):
     """Implements `engines.engine.Engine` over an ONNX Runtime session on the CPU.
+
+    Of a transformer that masks absent objects it computes those that are there alone.
 
     Args:
         path: an ONNX file with one input (n, 19, 3) and one output (n, d), both float32.
@@ -45,21 +46,22 @@ class OnnxEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        packed = with_packing(model)
+        self._packs = packed is not None
         try:
             self._session = ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                (packed or model).SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except _RUNTIME_ERRORS as exc:
             reason = str(exc).strip().partition("\n")[0]
             msg = f"ONNX Runtime cannot load {path} ({reason}); export it again"
             raise ArtifactError(msg) from exc
-        self._input, self._output, self._dim = self._interface(path)
-        self._fingerprint = fingerprint(model)
-        self._facts = read_facts(model)
-        self._max_batch = max_batch
+        self._input, self._output, dim = self._interface(path)
+        super().__init__(dim, max_batch, fingerprint(model), read_facts(model))
 
     def _interface(self, path: str | Path) -> tuple[str, str, int]:
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs = [node for node in self._session.get_inputs() if node.name != TOKENS]
+        outputs = self._session.get_outputs()
         found = [(node.type, node.shape) for node in (*inputs, *outputs)]
         right = (
             len(inputs) == 1
@@ -76,50 +78,29 @@ class OnnxEngine:
         return inputs[0].name, outputs[0].name, outputs[0].shape[1]
 
     @property
-    def dim(self) -> int:
-        """Number of embedding coordinates d."""
-        return self._dim
+    def runtime(self) -> str:
+        """What computes, its version and where."""
+        return f"ONNX Runtime {ort.__version__} on the CPU, fp32"
 
-    @property
-    def max_batch(self) -> int:
-        """Largest number of events computed at once; larger inputs are split."""
-        return self._max_batch
+    def _compute(self, particles: FloatArray, embeddings: FloatArray) -> None:
+        if not self._packs:
+            embeddings[:] = self._run({self._input: particles})
+            return
+        for bucket in buckets(particles):
+            chosen = {self._input: particles[bucket.events], TOKENS: bucket.tokens}
+            embeddings[bucket.events] = self._run(chosen)
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the ONNX graph."""
-        return self._fingerprint
-
-    @property
-    def facts(self) -> EngineFacts:
-        """Provenance of the encoder."""
-        return self._facts
-
-    def embed(self, particles: FloatArray) -> FloatArray:
-        """Return the embeddings, (n, d) float32, of particles, (n, 19, 3) float32, n >= 1.
-
-        Raises:
-            EngineError: on a wrong shape or dtype, an empty batch, or non-finite values in or out.
-        """
-        check_particles(particles)
-        embeddings = np.empty((len(particles), self._dim), dtype=np.float32)
-        for first in range(0, len(particles), self._max_batch):
-            batch = particles[first : first + self._max_batch]
-            embeddings[first : first + len(batch)] = self._run(np.ascontiguousarray(batch))
-        if not np.isfinite(embeddings).all():
-            msg = "the encoder gave non-finite embeddings for finite events; retrain or export it"
-            raise EngineError(msg)
-        return embeddings
-
-    def _run(self, batch: FloatArray) -> FloatArray:
+    def _run(self, inputs: dict[str, AnyArray]) -> FloatArray:
+        """Return the embeddings, (m, d), of the m events in the inputs."""
+        n_events = len(inputs[self._input])
         try:
-            out: FloatArray = self._session.run([self._output], {self._input: batch})[0]
+            out: FloatArray = self._session.run([self._output], inputs)[0]
         except _RUNTIME_ERRORS as exc:
             reason = str(exc).strip().partition("\n")[0]
-            msg = f"the encoder failed on {len(batch)} events ({reason}); export it again"
+            msg = f"the encoder failed on {n_events} events ({reason}); export it again"
             raise EngineError(msg) from exc
-        if out.shape != (len(batch), self._dim):
-            wanted = (len(batch), self._dim)
+        if out.shape != (n_events, self._dim):
+            wanted = (n_events, self._dim)
             msg = f"the encoder must give {wanted} embeddings; got {out.shape}; export it again"
             raise EngineError(msg)
         return out
@@ -127,13 +108,3 @@ class OnnxEngine:
     def close(self) -> None:
         """Release the session's memory."""
         del self._session
-
-    def __enter__(self) -> Self:
-        """Return the engine itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Close the engine."""
-        self.close()

@@ -7,10 +7,10 @@ from typing import Literal, Self
 
 from engines.errors import ParameterError
 
-__all__ = ["WindowSpec", "parse_duration_s"]
+__all__ = ["WindowSpec", "parse_delay_s", "parse_duration_s"]
 
 _MAX_EVENTS = 1e9
-_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration_s(text: str) -> float:
@@ -22,11 +22,23 @@ def parse_duration_s(text: str) -> float:
     >>> parse_duration_s("5m")
     300.0
     """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(ms|s|min|m|h|d)", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(us|ms|s|min|m|h|d)", text.strip())
     if match is None or float(match[1]) == 0:
         msg = f"a duration must be a number above zero and one of {list(_UNITS_S)}; got {text!r}"
         raise ParameterError(msg)
     return float(match[1]) * _UNITS_S[match[2]]
+
+
+def parse_delay_s(text: str) -> float:
+    """Return the seconds of a duration that may also be 0.
+
+    Raises:
+        ParameterError: if it is neither 0 nor a positive number with a unit.
+
+    >>> parse_delay_s("0"), parse_delay_s("2ms")
+    (0.0, 0.002)
+    """
+    return 0.0 if text.strip() == "0" else parse_duration_s(text)
 
 
 @dataclass(frozen=True)

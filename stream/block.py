@@ -9,9 +9,9 @@ from stream.features import PendingFeatures
 __all__ = ["Block", "Span", "join_spans"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Block:
-    """Embedded events of one message, or a part of it.
+    """Embedded events of one message, or a part of it; not to be changed.
 
     Attributes:
         source, seq: which message.

@@ -28,6 +28,7 @@ def announce(
     longer = "".join(f", each {scale} also as one" for scale in scales[1:])
     sys.stdout.write(
         f"engine      {options.engine} ({engine.dim} dimensions, {engine.fingerprint[:16]}...)\n"
+        f"            {engine.runtime}\n"
         f"windows     of {facts.window}{slide}{longer}\n"
         f"calibrated  on {facts.calibration()}\n"
         f"alarms      at {far.text}, on the {options.alarm_on} p-value\n"
@@ -72,8 +73,8 @@ def summarise(consumer: Consumer) -> None:
     tester = consumer.tester
     merged = f" and {tester.n_merged} of longer scales" if tester.n_merged else ""
     sys.stdout.write(
-        f"\n{consumer.n_events} events in {consumer.n_messages} messages; "
-        f"{consumer.n_rejected} messages refused, {consumer.n_missing} missing; "
+        f"\n{consumer.n_events} events in {consumer.intake.n_messages} messages; "
+        f"{consumer.intake.n_rejected} messages refused, {consumer.intake.n_missing} missing; "
         f"{tester.n_tested} windows tested{merged}, {consumer.n_skipped} skipped, "
         f"{tester.n_alarms} alarms; {consumer.n_unclosed} events of an unfinished window "
         "not tested\n"

@@ -1,34 +1,14 @@
 """Command: the main job. Events in over ZeroMQ, significance out."""
 
 import argparse
-import logging
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engines.command import CommandParser, positive_float, positive_int, run_command
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
-    from engines.engine import Engine
-    from engines.reference_file import ReferenceArtifact
-    from engines.windows import WindowSpec
-    from stream.endpoints import Context
-    from stream.metrics import Metrics
-    from stream.page import Page
-    from stream.results import Sink
+from engines.windows import parse_delay_s
 
 __all__ = ["main"]
-
-_LOG = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Embeds the events that producers send, compares each window of embeddings with the reference, and
@@ -79,11 +59,36 @@ def _parser() -> CommandParser:
     add("--http", default="127.0.0.1:9108", help="metrics and live page; 'off' for none")
     add("--exit-on-end", action="store_true", help="end when every source has sent its end")
     add("--max-waiting", type=positive_int, default=16, help="closed windows that may wait")
-    add("--max-batch", type=positive_int, default=4096, help="events embedded at once")
+    add("--max-batch", type=positive_int, default=2048, help="events embedded at once")
+    add(
+        "--max-delay",
+        type=parse_delay_s,
+        default="2ms",
+        metavar="TIME",
+        help="how long the first message of a micro-batch may wait for others: 500us, 2ms, 0",
+    )
     add("--threads", type=positive_int, default=1, help="CPU threads of the encoder")
     add("--test-threads", type=positive_int, default=1, help="CPU threads of the test")
-    add("--device", default="cpu", help="where the tests run: cpu or cuda")
+    add("--device", default="cpu", help="where tests and .onnx encoders run: cpu or cuda")
+    add(
+        "--fallback",
+        action="store_true",
+        help="where a .plan cannot run, run the .onnx beside it; log and metrics say so",
+    )
+    _add_measuring(parser)
     return parser
+
+
+def _add_measuring(parser: CommandParser) -> None:
+    add = parser.add_argument_group("for measuring; see bench-latency").add_argument
+    add("--timings", type=Path, metavar="FILE", help="at the end write latencies and CPU seconds")
+    add("--timings-skip", type=_count, default=0, metavar="EVENTS", help="a warm-up, left out")
+    add(
+        "--tests",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="--no-tests embeds and forgets: the stream alone",
+    )
 
 
 def _count(text: str) -> int:
@@ -95,129 +100,9 @@ def _count(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    import zmq
-    from prometheus_client import CollectorRegistry
+    from stream.assemble import run_consumer
 
-    from engines.engine import open_engine
-    from engines.nplm import check_device
-    from engines.reference_file import load_reference
-    from stream.alarms import FalseAlarmRate
-    from stream.console import announce, summarise
-    from stream.endpoints import open_receiver
-    from stream.metrics import Metrics
-    from stream.monitor import Monitor
-    from stream.service import Consumer, Limits
-    from stream.sliding import open_windows, panes_per_window
-    from stream.tester import Outputs
-
-    stopped = _stop_on_signals()
-    far = FalseAlarmRate.parse(options.far)
-    check_device(options.device)
-    metrics = Metrics(CollectorRegistry())
-    with ExitStack() as stack:
-        context = stack.enter_context(zmq.Context())
-        page = _serve(stack, options.http, metrics.registry)
-        engine = stack.enter_context(open_engine(options.engine, threads=options.threads))
-        artifact = load_reference(
-            options.reference or options.engine.with_suffix(".ref"),
-            device=options.device,
-            threads=options.test_threads,
-        )
-        artifact.check_engine(engine)
-        spec = _window(options, artifact.facts.window)
-        artifact.check_window(spec)
-        artifact.reference.prepare()
-        n_panes = panes_per_window(spec, options.slide) if options.slide else 1
-        socket = stack.enter_context(open_receiver(context, options.endpoint, options.pattern))
-        run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
-        outputs = Outputs(_sinks(options, context), options.alarms)
-        _label(metrics, engine, artifact)
-        announce(options, engine, artifact, far)
-        consumer = Consumer(
-            engine,
-            Monitor(
-                artifact,
-                far,
-                alarm_on=options.alarm_on,
-                n_relabellings=options.relabellings,
-                n_panes=n_panes,
-                run=run,
-            ),
-            open_windows(spec, n_panes),
-            outputs,
-            metrics,
-            n_expected=spec.n_expected,
-            limits=Limits(options.max_batch, options.max_waiting),
-        )
-        page.snapshot = partial(consumer.snapshot, artifact.facts, far.text)
-        try:
-            consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)
-        finally:
-            consumer.close()
-        summarise(consumer)
-
-
-def _stop_on_signals() -> threading.Event:
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    return stopped
-
-
-def _serve(stack: ExitStack, address: str, registry: "CollectorRegistry") -> "Page":
-    """Serve HTTP from the start, so that /readyz can say that something is still missing."""
-    from stream.page import Page, parse_address
-
-    page = Page(registry)
-    if address != "off":
-        server = page.serve(*parse_address(address))
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
-    return page
-
-
-def _window(options: argparse.Namespace, calibrated: "WindowSpec") -> "WindowSpec":
-    from engines.windows import WindowSpec
-
-    if options.window is None:
-        return calibrated
-    rate_hz = options.rate or calibrated.n_expected / (calibrated.span_s or 1.0)
-    return WindowSpec.parse(options.window, rate_hz)
-
-
-def _label(metrics: "Metrics", engine: "Engine", artifact: "ReferenceArtifact") -> None:
-    """Let the metrics say what runs."""
-    from engines.artifact import versions
-
-    metrics.open_scales(scale for scale in artifact.nulls if scale > 1)
-    metrics.build.info(
-        {
-            "version": versions()["nplm-stream"],
-            "engine": engine.fingerprint,
-            "reference_created": artifact.facts.created,
-            "window": str(artifact.facts.window),
-        }
-    )
-
-
-def _sinks(options: argparse.Namespace, context: "Context") -> "list[Sink]":
-    from engines.errors import ArtifactError
-    from stream.endpoints import open_publisher
-    from stream.results import JsonLines, Publisher, Table
-
-    if options.alarms is not None:
-        try:
-            options.alarms.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            msg = f"cannot keep alarms in {options.alarms} ({exc}); choose another folder"
-            raise ArtifactError(msg) from exc
-    sinks: list[Sink] = []
-    if options.results is not None:
-        sinks.append(JsonLines(options.results))
-    if options.publish is not None:
-        sinks.append(Publisher(open_publisher(context, options.publish)))
-    sinks.append(Table(sys.stdout))
-    return sinks
+    run_consumer(options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

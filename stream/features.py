@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from engines.types import FloatArray
+from stream.priority import step_back
 
 __all__ = ["Features", "Featuriser", "PendingFeatures"]
 
@@ -112,6 +113,7 @@ class Featuriser:
         self._thread.join()
 
     def _work(self) -> None:
+        step_back()
         while (waiting := self._queue.get()) is not None:
             self._finish(waiting())
 

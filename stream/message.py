@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
 import numpy as np
@@ -27,14 +27,18 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "REASONS",
     "WIRE_VERSION",
+    "Frame",
+    "Header",
     "Message",
     "Reason",
+    "decode_header",
     "decode_message",
     "encode_message",
 ]
 
 WIRE_VERSION = 1
-DTYPES = ("<f4", "<f2")
+_ITEM_BYTES = {"<f4": 4, "<f2": 2}
+DTYPES = tuple(_ITEM_BYTES)
 MAX_EVENTS_PER_MESSAGE = 65_536
 #: Largest payload; a longer frame is no message of this version.
 MAX_FRAME_BYTES = MAX_EVENTS_PER_MESSAGE * N_OBJECTS * N_FEATURES * 4
@@ -79,27 +83,41 @@ class Reason(StrEnum):
 REASONS: tuple[str, ...] = tuple(reason.value for reason in Reason)
 
 
+class Header(NamedTuple):
+    """What the first frame says.
+
+    Attributes:
+        source: who produced the message.
+        seq: its number within the source.
+        n: events in it.
+        dtype: of the payload, one of `DTYPES`.
+        t_ns: when it was produced, unix nanoseconds.
+        end: whether the source is done.
+    """
+
+    source: str
+    seq: int
+    n: int
+    dtype: str
+    t_ns: int
+    end: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Message:
     """One decoded message.
 
     Attributes:
-        source: who produced it.
-        seq: its number within the source.
-        t_ns: when it was produced, unix nanoseconds.
-        end: whether the source is done.
-        particles: (n, 19, 3) float32, read-only, pT in GeV; a view of the payload where it can be.
+        header: what it says of itself.
+        particles: (n, 19, 3) float32, pT in GeV.
     """
 
-    source: str
-    seq: int
-    t_ns: int
-    end: bool
+    header: Header
     particles: FloatArray
 
     def __len__(self) -> int:
         """Return the number of events."""
-        return len(self.particles)
+        return self.header.n
 
 
 def encode_message(
@@ -147,39 +165,46 @@ def encode_message(
 
 
 def decode_message(frames: Sequence[Frame]) -> Message:
-    """Return the message that two frames hold.
-
-    Args:
-        frames: header and payload; the payload must outlive the message, which may view it.
+    """Return the message that two frames hold, with memory of its own.
 
     Raises:
         MessageError: if the frames break a rule of the wire; never anything else.
 
     >>> frames = encode_message("me", 7, 0, np.ones((2, 19, 3), np.float32))
     >>> message = decode_message(frames)
-    >>> message.seq, message.particles.shape
+    >>> message.header.seq, message.particles.shape
     (7, (2, 19, 3))
+    """
+    from stream.payload import read_payload
+
+    header = decode_header(frames)
+    particles = np.empty((header.n, N_OBJECTS, N_FEATURES), dtype=np.float32)
+    read_payload(frames[1], header.dtype, particles)
+    return Message(header, particles)
+
+
+def decode_header(frames: Sequence[Frame]) -> Header:
+    """Return what the header says, once the payload is known to have the size that it promises.
+
+    Args:
+        frames: header and payload.
+
+    Raises:
+        MessageError: if a rule of the wire is broken; the payload's values are not looked at.
     """
     if len(frames) != 2:
         msg = f"a message must have 2 frames, header and payload; got {len(frames)}"
         raise MessageError(Reason.FRAMES, msg)
     header = _unpack(frames[0])
     _check_header(header)
-    n, dtype = header["n"], np.dtype(header["dtype"])
-    wanted, got = n * N_OBJECTS * N_FEATURES * dtype.itemsize, memoryview(frames[1]).nbytes
+    n, dtype = header["n"], header["dtype"]
+    wanted = n * N_OBJECTS * N_FEATURES * _ITEM_BYTES[dtype]
+    got = memoryview(frames[1]).nbytes
     if got != wanted:
-        msg = f"the payload of {n} events as {header['dtype']} must have {wanted} bytes; got {got}"
+        msg = f"the payload of {n} events as {dtype} must have {wanted} bytes; got {got}"
         raise MessageError(Reason.PAYLOAD_SIZE, msg)
-    stored = np.frombuffer(frames[1], dtype=dtype).reshape(n, N_OBJECTS, N_FEATURES)
-    particles = stored.astype(np.float32, copy=not stored.flags.aligned)
-    _check_values(particles)
-    particles.flags.writeable = False
-    return Message(
-        source=header["source"],
-        seq=header["seq"],
-        t_ns=header["t_ns"],
-        end=header.get("end", False),
-        particles=particles,
+    return Header(
+        header["source"], header["seq"], n, dtype, header["t_ns"], header.get("end", False)
     )
 
 

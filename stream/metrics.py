@@ -4,15 +4,13 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from stream.durations import BUCKETS_S, DurationHistogram
 from stream.message import REASONS
+from stream.stages import Stages
 from stream.window_result import WindowResult
 
 __all__ = ["OUTCOMES", "Metrics"]
 
-_SECONDS = (
-    *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3),
-    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
-)
 OUTCOMES = ("tested", "skipped", "failed", "empty")
 
 
@@ -21,11 +19,12 @@ class Metrics:
 
     Args:
         registry: where they are registered; injected, so that tests have one each.
+        stages: where the time of messages is kept; its own if None.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, stages: Stages | None = None) -> None:
         """Register everything, so that each series exists from the start."""
-        self.registry = registry
+        self.registry, self.stages = registry, stages or Stages()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"nplm_stream_{name}", text, labels, registry=registry)
@@ -35,7 +34,7 @@ class Metrics:
 
         def seconds(name: str, text: str) -> Histogram:
             return Histogram(
-                f"nplm_stream_{name}_seconds", text, buckets=_SECONDS, registry=registry
+                f"nplm_stream_{name}_seconds", text, buckets=BUCKETS_S, registry=registry
             )
 
         self.events = counter("events", "Events embedded")
@@ -44,7 +43,13 @@ class Metrics:
         self.missing = counter("missing_messages", "Messages missing by sequence number")
         self.embedding = seconds("embedding", "Time to embed one micro-batch")
         self.features = seconds("features", "Time to compute one micro-batch's features")
-        self.latency = seconds("event_latency", "Production (t_ns) to embedding, once a message")
+        latency = {"": self.stages.latency}
+        for name, text, label, series in (
+            ("event_latency", "Production (t_ns) to embedding, once a message", "", latency),
+            ("stage", "What a message's time went into", "stage", self.stages.by_stage),
+        ):
+            histogram = DurationHistogram(f"nplm_stream_{name}_seconds", text, label, series)
+            registry.register(histogram)
         self.fill = gauge("window_fill_events", "Events in the open window")
         self.fill_ratio = gauge("window_fill_ratio", "Open window's events over those expected")
         self.waiting = gauge("windows_waiting", "Windows that wait for their test")
@@ -65,6 +70,7 @@ class Metrics:
         self.broken = counter("broken_runs", "Longer windows given up before complete", "scale")
         self.relabelling = seconds("relabelling", "Time to confirm one alarm by relabelling")
         self.p_relabelled = gauge("alarm_relabelled_p_value", "Of the last one confirmed, or 1")
+        self.fallback = gauge("engine_fallback", "1 if the ONNX file runs in the plan's stead")
         self.build = Info("nplm_stream_build", "Version, engine and reference", registry=registry)
         self.p_relabelled.set(1.0)
         for reason in REASONS:

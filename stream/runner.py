@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from stream.priority import step_back
 from stream.window import ClosedWindow
 
 __all__ = ["TestRunner"]
@@ -61,6 +62,7 @@ class TestRunner:
         self._thread.join()
 
     def _work(self) -> None:
+        step_back()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing)

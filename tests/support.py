@@ -98,6 +98,7 @@ class LinearEngine:
     """
 
     dim, max_batch, fingerprint = 4, 4096, FINGERPRINT
+    runtime = "a stand-in"
 
     def __init__(
         self,
@@ -113,6 +114,12 @@ class LinearEngine:
             msg = "the encoder cannot embed such an event"
             raise EngineError(msg)
         return np.ascontiguousarray(particles[:, 1:5, 1])
+
+    def embed_into(self, particles: FloatArray, embeddings: FloatArray) -> None:
+        embeddings[:] = self.embed(particles)
+
+    def input_buffer(self, n_events: int) -> FloatArray:
+        return np.empty((n_events, 19, 3), dtype=np.float32)
 
     def close(self) -> None:
         pass

@@ -47,8 +47,8 @@ def test_pushed_events_arrive_in_order(
     sender.send_end()
     tracker = SequenceTracker()
     messages = [decode_message(receive(pull)) for _ in range(11)]
-    assert sum(tracker.check(m.source, m.seq) for m in messages) == 0
-    assert [m.end for m in messages] == [False] * 10 + [True]
+    assert sum(tracker.check(m.header.source, m.header.seq) for m in messages) == 0
+    assert [m.header.end for m in messages] == [False] * 10 + [True]
     np.testing.assert_array_equal(np.concatenate([m.particles for m in messages]), particles)
 
 
@@ -126,7 +126,7 @@ def test_push_holds_back_when_the_consumer_is_busy(
             sender.send(particles)
             sent += 1
     assert 0 < sent < 5000
-    sequence = [decode_message(receive(pull)).seq for _ in range(sent)]
+    sequence = [decode_message(receive(pull)).header.seq for _ in range(sent)]
     assert sequence == list(range(sent))
 
 

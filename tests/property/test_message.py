@@ -50,7 +50,7 @@ def test_round_trip(
     source: str, seq: int, t_ns: int, particles: FloatArray, dtype: str, end: bool
 ) -> None:
     message = decode_message(encode_message(source, seq, t_ns, particles, dtype=dtype, end=end))
-    assert (message.source, message.seq, message.t_ns, message.end) == (source, seq, t_ns, end)
+    assert message.header == (source, seq, len(particles), dtype, t_ns, end)
     np.testing.assert_array_equal(message.particles, particles)
 
 

@@ -1,0 +1,198 @@
+"""Puts the consumer together from its options, and runs it."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from functools import partial
+
+import zmq
+from prometheus_client import CollectorRegistry
+
+from engines.artifact import check_writable, versions
+from engines.engine import Engine, open_engine
+from engines.errors import ArtifactError, EngineUnavailableError
+from engines.nplm import check_device
+from engines.reference_file import ReferenceArtifact, load_reference
+from engines.windows import WindowSpec
+from stream.alarms import FalseAlarmRate
+from stream.console import announce, summarise
+from stream.endpoints import Context, open_publisher, open_receiver
+from stream.metrics import Metrics
+from stream.monitor import Monitor
+from stream.page import Page, parse_address
+from stream.priority import let_stream_pass
+from stream.results import JsonLines, Publisher, Sink, Table
+from stream.service import Consumer, Limits
+from stream.sliding import open_windows, panes_per_window
+from stream.stages import Stages
+from stream.tester import Outputs
+from stream.timings import Timings
+from stream.window import NoWindows
+
+__all__ = ["run_consumer"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def run_consumer(options: argparse.Namespace) -> None:
+    """Consume until a signal says stop, or with `--exit-on-end` until the sources have ended."""
+    stopped = _stop_on_signals()
+    let_stream_pass()
+    far = FalseAlarmRate.parse(options.far)
+    check_device(options.device)
+    timings = _timings(options)
+    metrics = Metrics(CollectorRegistry(), Stages(timings))
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        page = _serve(stack, options.http, metrics.registry)
+        engine = stack.enter_context(_open_engine(options, metrics))
+        artifact = load_reference(
+            options.reference or options.engine.with_suffix(".ref"),
+            device=options.device,
+            threads=options.test_threads,
+        )
+        artifact.check_engine(engine)
+        _label(metrics, engine, artifact)
+        consumer = _consumer(options, engine, artifact, far, metrics, context)
+        socket = stack.enter_context(open_receiver(context, options.endpoint, options.pattern))
+        announce(options, engine, artifact, far)
+        page.snapshot = partial(consumer.snapshot, artifact.facts, far.text)
+        try:
+            consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)
+            if timings is not None:
+                timings.stop()
+        finally:
+            consumer.close()
+        summarise(consumer)
+        if timings is not None:
+            timings.save(**_outcome(consumer, engine))
+
+
+def _stop_on_signals() -> threading.Event:
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
+
+
+def _timings(options: argparse.Namespace) -> Timings | None:
+    if options.timings is None:
+        return None
+    check_writable(options.timings)
+    return Timings(options.timings, options.timings_skip)
+
+
+def _serve(stack: ExitStack, address: str, registry: CollectorRegistry) -> Page:
+    """Serve HTTP from the start, so that /readyz can say that something is still missing."""
+    page = Page(registry)
+    if address != "off":
+        server = page.serve(*parse_address(address))
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+    return page
+
+
+def _open_engine(options: argparse.Namespace, metrics: Metrics) -> Engine:
+    """Open the engine; with `--fallback` the ONNX file beside it where this machine cannot run it.
+
+    Raises:
+        EngineUnavailableError: if it cannot run, and no fallback is wanted.
+    """
+    threads, max_batch = options.threads, options.max_batch
+    try:
+        return open_engine(
+            options.engine, device=options.device, threads=threads, max_batch=max_batch
+        )
+    except EngineUnavailableError as exc:
+        other = options.engine.with_suffix(".onnx")
+        if not options.fallback or other == options.engine:
+            raise
+        engine = open_engine(other, threads=threads, max_batch=max_batch)
+        metrics.fallback.set(1)
+        _LOG.warning("%s; falling back to %s on %s", exc, other, engine.runtime)
+        return engine
+
+
+def _label(metrics: Metrics, engine: Engine, artifact: ReferenceArtifact) -> None:
+    """Let the metrics say what runs."""
+    metrics.open_scales(scale for scale in artifact.nulls if scale > 1)
+    metrics.build.info(
+        {
+            "version": versions()["nplm-stream"],
+            "engine": engine.fingerprint,
+            "runtime": engine.runtime,
+            "reference_created": artifact.facts.created,
+            "window": str(artifact.facts.window),
+        }
+    )
+
+
+def _consumer(
+    options: argparse.Namespace,
+    engine: Engine,
+    artifact: ReferenceArtifact,
+    far: FalseAlarmRate,
+    metrics: Metrics,
+    context: Context,
+) -> Consumer:
+    spec = _window(options, artifact.facts.window)
+    artifact.check_window(spec)
+    artifact.reference.prepare()
+    n_panes = panes_per_window(spec, options.slide) if options.slide else 1
+    monitor = Monitor(
+        artifact,
+        far,
+        alarm_on=options.alarm_on,
+        n_relabellings=options.relabellings,
+        n_panes=n_panes,
+        run=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}",
+    )
+    return Consumer(
+        engine,
+        monitor,
+        open_windows(spec, n_panes) if options.tests else NoWindows(),
+        Outputs(_sinks(options, context), options.alarms),
+        metrics,
+        n_expected=spec.n_expected,
+        limits=Limits(options.max_batch, options.max_delay, options.max_waiting),
+    )
+
+
+def _window(options: argparse.Namespace, calibrated: WindowSpec) -> WindowSpec:
+    if options.window is None:
+        return calibrated
+    rate_hz = options.rate or calibrated.n_expected / (calibrated.span_s or 1.0)
+    return WindowSpec.parse(options.window, rate_hz)
+
+
+def _sinks(options: argparse.Namespace, context: Context) -> list[Sink]:
+    if options.alarms is not None:
+        try:
+            options.alarms.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            msg = f"cannot keep alarms in {options.alarms} ({exc}); choose another folder"
+            raise ArtifactError(msg) from exc
+    sinks: list[Sink] = []
+    if options.results is not None:
+        sinks.append(JsonLines(options.results))
+    if options.publish is not None:
+        sinks.append(Publisher(open_publisher(context, options.publish)))
+    sinks.append(Table(sys.stdout))
+    return sinks
+
+
+def _outcome(consumer: Consumer, engine: Engine) -> dict[str, object]:
+    """Return what a measurement wants to know beside the timings."""
+    return {
+        "engine": engine.runtime,
+        "n_events": consumer.n_events,
+        "n_messages": consumer.intake.n_messages,
+        "n_rejected": consumer.intake.n_rejected,
+        "n_missing": consumer.intake.n_missing,
+        "windows": {"tested": consumer.tester.n_tested, "skipped": consumer.n_skipped},
+    }

@@ -1,0 +1,141 @@
+"""Messages from the socket: accepted into a micro-batch, or refused, counted and forgotten."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import zmq
+
+from engines.errors import MessageError
+from engines.types import FloatArray
+from stream.batch import MicroBatch
+from stream.endpoints import Socket
+from stream.message import Frame, Header, Reason, decode_header
+from stream.metrics import Metrics
+from stream.payload import read_payload
+from stream.sequence import SequenceTracker
+from stream.sparse_log import SparseLog
+from stream.stages import Arrival
+
+__all__ = ["Emit", "Intake"]
+
+#: Takes the events of a micro-batch, (n, 19, 3), their messages, and when it closed.
+Emit: TypeAlias = Callable[[FloatArray, Sequence[Arrival], float], None]
+
+_MAX_CLOCK_AHEAD_S, _MAX_CLOCK_BEHIND_S = 5.0, 86_400.0
+_MAX_SOURCES = 500
+
+
+class Intake:
+    """Fills micro-batches; one closes when it is full or its deadline passes.
+
+    Args:
+        batch: what is filled.
+        emit: called with each micro-batch that holds events.
+        metrics: what Prometheus sees.
+        sparse_log: for trouble that may repeat.
+        now_ns: the wall clock, unix ns.
+
+    Attributes:
+        n_messages, n_rejected, n_missing: messages accepted, refused, missing.
+    """
+
+    def __init__(
+        self,
+        batch: MicroBatch,
+        emit: Emit,
+        metrics: Metrics,
+        sparse_log: SparseLog,
+        now_ns: Callable[[], int],
+    ) -> None:
+        """Start without a source."""
+        self._batch, self._emit = batch, emit
+        self._metrics, self._sparse_log, self._now_ns = metrics, sparse_log, now_ns
+        self._sequences = SequenceTracker()
+        self._open_sources: set[str] = set()
+        self._any_ended = False
+        self.n_messages = self.n_rejected = self.n_missing = 0
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether a source has ended and none is open."""
+        return self._any_ended and not self._open_sources
+
+    def gather(self, socket: Socket, max_delay_s: float) -> None:
+        """Take messages until the micro-batch is full or `max_delay_s` has passed, and close it."""
+        closes_s = time.perf_counter() + max_delay_s
+        while not self._batch.is_full:
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                left_ms = int(1e3 * (closes_s - time.perf_counter()))
+                if left_ms <= 0 or not socket.poll(left_ms):
+                    break
+                continue
+            self.take([frame.buffer for frame in frames])
+            if time.perf_counter() >= closes_s:
+                break
+        self.close_batch()
+
+    def take(self, frames: Sequence[Frame]) -> None:
+        """Add a message to the micro-batch, or refuse it."""
+        received_s, received_ns = time.perf_counter(), self._now_ns()
+        try:
+            header = decode_header(frames)
+            if not self._batch.fits(header.n):
+                self.close_batch()
+            read_payload(frames[1], header.dtype, self._batch.rows(header.n))
+            wire_s = _age_s(header, received_ns)
+            n_missing = self._sequences.check(header.source, header.seq)
+        except MessageError as exc:
+            self.reject(exc)
+            return
+        if n_missing:
+            self.n_missing += n_missing
+            self._metrics.missing.inc(n_missing)
+            text = f"{n_missing} messages of source {header.source!r} before {header.seq}"
+            self._sparse_log.log("missing messages", text)
+        self._batch.add(Arrival(header, n_missing, wire_s, received_s, time.perf_counter()))
+
+    def close_batch(self) -> None:
+        """Emit the events of the micro-batch, and begin another."""
+        closed_s = time.perf_counter()
+        particles, messages = self._batch.take()
+        if len(particles):
+            self._emit(particles, [m for m in messages if m.header.n], closed_s)
+        self._metrics.messages.inc(len(messages))
+        self.n_messages += len(messages)
+        for message in messages:
+            self._follow(message.header)
+
+    def reject(self, exc: MessageError) -> None:
+        """Count and log a refused message."""
+        self.n_rejected += 1
+        self._metrics.rejected.labels(exc.reason).inc()
+        self._sparse_log.log(f"message refused ({exc.reason})", str(exc))
+
+    def _follow(self, header: Header) -> None:
+        if header.end:
+            self._open_sources.discard(header.source)
+            self._any_ended = True
+            self._sparse_log.log("source ended", header.source, logging.INFO)
+        elif header.source not in self._open_sources and len(self._open_sources) < _MAX_SOURCES:
+            self._open_sources.add(header.source)
+            self._sparse_log.log("source started", header.source, logging.INFO)
+
+
+def _age_s(header: Header, now_ns: int) -> float:
+    """Return the seconds since production.
+
+    Raises:
+        MessageError: if the time of production cannot be; it would misplace the windows' bounds.
+    """
+    age_s = (now_ns - header.t_ns) / 1e9
+    if not -_MAX_CLOCK_AHEAD_S <= age_s <= _MAX_CLOCK_BEHIND_S:
+        msg = (
+            f"t_ns of source {header.source!r} must be the time of production, at most a day "
+            f"ago; it is {-age_s:+.0f} s from now; set its clock right"
+        )
+        raise MessageError(Reason.CLOCK, msg)
+    return age_s

@@ -1,0 +1,88 @@
+"""Where a message's time goes, from its production to its place in a window.
+
+    wire     production (t_ns) to reception: the producer's queue, the network, ours
+    decode   reception to checked events in the encoder's input
+    wait     for the micro-batch to close
+    embed    the micro-batch through the encoder
+    window   embedded to placed in a window
+
+The first four add up to the latency, production to embedding. The wire is the difference of two
+clocks; the others are of one that never jumps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stream.durations import Durations
+from stream.message import Header
+from stream.timings import Timings
+
+__all__ = ["STAGES", "Arrival", "Stages"]
+
+STAGES = ("wire", "decode", "wait", "embed", "window")
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One accepted message of a micro-batch.
+
+    Attributes:
+        header: what it says of itself.
+        n_missing: messages of its source that went missing just before it.
+        wire_s: production to reception.
+        received_s, decoded_s: when, by the clock that never jumps.
+    """
+
+    header: Header
+    n_missing: int
+    wire_s: float
+    received_s: float
+    decoded_s: float
+
+
+class Stages:
+    """Keeps the durations of every message, by stage and in sum.
+
+    Args:
+        timings: a finer record, or None.
+    """
+
+    def __init__(self, timings: Timings | None = None) -> None:
+        """Start without a message."""
+        self.by_stage = {stage: Durations() for stage in STAGES}
+        self.latency = Durations()
+        self._timings = timings
+
+    def add_engine_cpu(self, seconds: float) -> None:
+        """Count CPU time that the encoder took on the stream's thread."""
+        if self._timings is not None:
+            self._timings.engine_cpu_s += seconds
+
+    def observe(
+        self, messages: Sequence[Arrival], closed_s: float, embedded_s: float, placed_s: float
+    ) -> None:
+        """Keep the durations of the messages of a micro-batch.
+
+        Args:
+            messages: those that hold events and were embedded.
+            closed_s: when the micro-batch closed.
+            embedded_s: when its embeddings were there.
+            placed_s: when its last event was placed in a window.
+        """
+        wire, decode, wait, embed, window = (self.by_stage[stage].observe for stage in STAGES)
+        embed_s, window_s = embedded_s - closed_s, placed_s - embedded_s
+        for message in messages:
+            decode_s = message.decoded_s - message.received_s
+            wait_s = closed_s - message.decoded_s
+            latency_s = max(0.0, message.wire_s + embedded_s - message.received_s)
+            wire(message.wire_s)
+            decode(decode_s)
+            wait(wait_s)
+            embed(embed_s)
+            window(window_s)
+            self.latency.observe(latency_s)
+            if self._timings is not None:
+                self._timings.add(
+                    message.header.n,
+                    (message.wire_s, decode_s, wait_s, embed_s, window_s, latency_s),
+                )

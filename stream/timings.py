@@ -1,0 +1,123 @@
+"""A fine record of latencies and of CPU time, for measurements: `stream-consumer --timings FILE`.
+
+Latencies are kept as in an HdrHistogram (hdrhistogram.org): buckets of equal width within each
+power of two, so that every value is known to one part in a thousand, whatever its size.
+"""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.errors import ArtifactError
+
+__all__ = ["Timings", "highest_equivalent_ns"]
+
+_NAMES = ("wire", "decode", "wait", "embed", "window", "latency")
+#: 2^10 buckets in each power of two.
+_SUB_BUCKET_BITS = 10
+
+
+def highest_equivalent_ns(value_ns: int) -> int:
+    """Return the largest value that shares its bucket with this one.
+
+    >>> highest_equivalent_ns(1000), highest_equivalent_ns(1_000_000)
+    (1000, 1000447)
+    """
+    shift = max(0, value_ns.bit_length() - 1 - _SUB_BUCKET_BITS)
+    return (((value_ns >> shift) + 1) << shift) - 1
+
+
+class Timings:
+    """Latencies of events by stage, and the CPU time of the parts of the process.
+
+    Args:
+        path: the file that `save` writes.
+        skip_events: events to leave out at the start: a warm-up.
+    """
+
+    def __init__(self, path: Path, skip_events: int = 0) -> None:
+        """Start the account when the first events have been skipped."""
+        self._path, self._left_out = path, skip_events
+        self._counts: list[Counter[int]] = [Counter() for _ in _NAMES]
+        self._started: dict[str, Any] | None = None
+        self._stopped: dict[str, Any] | None = None
+        self._n_events = 0
+        self.engine_cpu_s = 0.0
+
+    def add(self, n_events: int, stages_s: Sequence[float]) -> None:
+        """Count a message's events at its durations, in the order wire to window, then latency."""
+        if self._left_out > 0:
+            self._left_out -= n_events
+            return
+        if self._started is None:
+            self._started = self._clocks()
+        self._n_events += n_events
+        for counts, seconds in zip(self._counts, stages_s, strict=True):
+            counts[highest_equivalent_ns(max(0, round(1e9 * seconds)))] += n_events
+
+    def stop(self) -> None:
+        """End the account, while the threads that it covers still live."""
+        self._stopped = self._clocks()
+
+    def save(self, **facts: object) -> None:
+        """Write everything as JSON.
+
+        Args:
+            facts: added as they are.
+
+        Raises:
+            ArtifactError: if the file cannot be written.
+        """
+        now = self._stopped or self._clocks()
+        started = self._started or now
+        threads = {
+            name: now["threads"][name] - started["threads"].get(name, 0.0)
+            for name in now["threads"]
+        }
+        record = {
+            "stages": dict(zip(_NAMES, map(dict, self._counts), strict=True)),
+            "events": self._n_events,
+            "wall_s": now["wall"] - started["wall"],
+            "cpu_s": {
+                "process": now["process"] - started["process"],
+                "engine": now["engine"] - started["engine"],
+                **threads,
+            },
+            **facts,
+        }
+        try:
+            self._path.write_text(json.dumps(record) + "\n")
+        except OSError as exc:
+            msg = f"cannot write {self._path} ({exc}); choose a folder that is writable"
+            raise ArtifactError(msg) from exc
+
+    def _clocks(self) -> dict[str, Any]:
+        return {
+            "wall": time.perf_counter(),
+            "process": time.process_time(),
+            "engine": self.engine_cpu_s,
+            "threads": _cpu_by_thread(),
+        }
+
+
+def _cpu_by_thread() -> dict[str, float]:
+    """Return the CPU seconds so far of the threads, those of one kind together; Linux only.
+
+    Python's threads go by the names that they have in Python, others by those of the system.
+    """
+    ours = {thread.native_id: thread.name for thread in threading.enumerate()}
+    spent: dict[str, float] = {}
+    tasks = Path("/proc/self/task")
+    for task in tasks.iterdir() if tasks.is_dir() else ():
+        try:
+            cpu_s = int((task / "schedstat").read_text().split()[0]) / 1e9
+            name = ours.get(int(task.name)) or (task / "comm").read_text().strip()
+        except OSError:  # it has ended meanwhile
+            continue
+        kind = "ZMQ" if name.startswith("ZMQ") else name.partition("_")[0]
+        spent[kind] = spent.get(kind, 0.0) + cpu_s
+    return spent
