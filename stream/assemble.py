@@ -32,7 +32,6 @@ from stream.sliding import open_windows, panes_per_window
 from stream.stages import Stages
 from stream.tester import Outputs
 from stream.timings import Timings
-from stream.window import NoWindows
 
 __all__ = ["run_consumer"]
 
@@ -155,11 +154,13 @@ def _consumer(
     return Consumer(
         engine,
         monitor,
-        open_windows(spec, n_panes) if options.tests else NoWindows(),
+        open_windows(spec, n_panes),
         Outputs(_sinks(options, context), options.alarms),
         metrics,
         n_expected=spec.n_expected,
-        limits=Limits(options.max_batch, options.max_delay, options.max_waiting),
+        limits=Limits(
+            options.max_batch, options.max_delay, options.max_waiting, tests=options.tests
+        ),
     )
 
 

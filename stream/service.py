@@ -14,7 +14,7 @@ from engines.types import FloatArray
 from stream.batch import MicroBatch
 from stream.block import Block
 from stream.endpoints import Socket
-from stream.features import Featuriser, PendingFeatures
+from stream.features import Features, Featuriser, PendingFeatures
 from stream.intake import Intake
 from stream.memory import EventMemory
 from stream.message import Frame, Header, Reason
@@ -24,7 +24,7 @@ from stream.runner import TestRunner
 from stream.sparse_log import SparseLog
 from stream.stages import Arrival
 from stream.tester import Outputs, Tester
-from stream.window import ClosedWindow, Windows
+from stream.window import ClosedWindow, NoWindows, Windows
 
 __all__ = ["DEFAULT_LIMITS", "Consumer", "Limits"]
 
@@ -45,11 +45,13 @@ class Limits:
         max_batch: events embedded together.
         max_delay_s: a micro-batch that is not full closes so long after its first message.
         max_waiting: closed windows that may wait for their test; beyond it the oldest is skipped.
+        tests: False embeds and forgets, to measure the stream alone.
     """
 
     max_batch: int = 2048
     max_delay_s: float = 2e-3
     max_waiting: int = 16
+    tests: bool = True
 
 
 DEFAULT_LIMITS = Limits()
@@ -87,7 +89,8 @@ class Consumer:
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Start the threads of the features and of the test."""
-        self._engine, self._windows, self._metrics = engine, windows, metrics
+        self._engine, self._metrics = engine, metrics
+        self._windows = windows if limits.tests else NoWindows()
         self._n_expected, self._limits = n_expected, limits
         self._by_time = monitor.by_time
         self._largest_message = max(1.0, _LARGEST_MESSAGE * n_expected**0.5)
@@ -99,7 +102,8 @@ class Consumer:
         batch = MicroBatch(memory, limits.max_batch)
         self.intake = Intake(batch, self._process, metrics, self._sparse_log, now_ns)
         self.tester = Tester(monitor, outputs, metrics, self._sparse_log)
-        self._featuriser = Featuriser(monitor.features, metrics.features.observe)
+        compute = monitor.features if limits.tests else _no_features
+        self._featuriser = Featuriser(compute, metrics.features.observe)
         self._runner = TestRunner(self._examine, self._skip, limits.max_waiting)
 
     def run(
@@ -139,7 +143,8 @@ class Consumer:
         """Embed a micro-batch, (n, 19, 3), and place its events in windows."""
         embeddings = np.empty((len(particles), self._engine.dim), dtype=np.float32)
         try:
-            self._embed(particles, embeddings)
+            with self._metrics.stages.engine_cpu():
+                self._engine.embed_into(particles, embeddings)
         except EngineError as exc:
             self._process_alone(particles, messages, exc)
             return
@@ -152,11 +157,6 @@ class Consumer:
             self._add(message, particles[start:stop], embeddings[start:stop], features[start:stop])
         self._metrics.stages.observe(messages, closed_s, embedded_s, time.perf_counter())
         self._show(len(particles))
-
-    def _embed(self, particles: FloatArray, embeddings: FloatArray) -> None:
-        started_s = time.thread_time()
-        self._engine.embed_into(particles, embeddings)
-        self._metrics.stages.add_engine_cpu(time.thread_time() - started_s)
 
     def _process_alone(
         self, particles: FloatArray, messages: Sequence[Arrival], exc: EngineError
@@ -237,3 +237,7 @@ class Consumer:
             "far": far,
             **self.tester.snapshot(),
         }
+
+
+def _no_features(embeddings: FloatArray) -> Features:
+    return embeddings

@@ -11,6 +11,7 @@ clocks; the others are of one that never jumps.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from stream.durations import Durations
@@ -53,10 +54,9 @@ class Stages:
         self.latency = Durations()
         self._timings = timings
 
-    def add_engine_cpu(self, seconds: float) -> None:
-        """Count CPU time that the encoder took on the stream's thread."""
-        if self._timings is not None:
-            self._timings.engine_cpu_s += seconds
+    def engine_cpu(self) -> AbstractContextManager[None]:
+        """Return a context that counts the CPU time which the encoder takes on this thread."""
+        return nullcontext() if self._timings is None else self._timings.engine_cpu()
 
     def observe(
         self, messages: Sequence[Arrival], closed_s: float, embedded_s: float, placed_s: float

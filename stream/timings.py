@@ -8,7 +8,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,14 @@ class Timings:
         self._started: dict[str, Any] | None = None
         self._stopped: dict[str, Any] | None = None
         self._n_events = 0
-        self.engine_cpu_s = 0.0
+        self._engine_cpu_s = 0.0
+
+    @contextmanager
+    def engine_cpu(self) -> Iterator[None]:
+        """Count the CPU time of what this thread does within as the engine's."""
+        started_s = time.thread_time()
+        yield
+        self._engine_cpu_s += time.thread_time() - started_s
 
     def add(self, n_events: int, stages_s: Sequence[float]) -> None:
         """Count a message's events at its durations, in the order wire to window, then latency."""
@@ -99,7 +107,7 @@ class Timings:
         return {
             "wall": time.perf_counter(),
             "process": time.process_time(),
-            "engine": self.engine_cpu_s,
+            "engine": self._engine_cpu_s,
             "threads": _cpu_by_thread(),
         }
 

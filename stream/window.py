@@ -200,7 +200,7 @@ class TimeWindows:
 
 
 class NoWindows:
-    """Forgets every event: for measuring the stream without its tests."""
+    """Forgets every event."""
 
     n_open = n_empty = n_unclosed = 0
 

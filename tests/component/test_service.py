@@ -75,6 +75,11 @@ class Setup:
         assert found is not None, name
         return found
 
+    def sample(self, name: str, **labels: str) -> float:
+        found = self.metrics.registry.get_sample_value(f"nplm_stream_{name}", labels)
+        assert found is not None, name
+        return found
+
     def refused(self, reason: str) -> float:
         return self.count("rejected_messages", reason=reason)
 
@@ -95,6 +100,7 @@ def opened(
     *,
     n_relabellings: int = 0,
     n_panes: int = 1,
+    limits: Limits | None = None,
 ) -> Iterator[Setup]:
     far = FalseAlarmRate.parse("1/hour")
     metrics, recorder = Metrics(CollectorRegistry()), Recorder()
@@ -105,7 +111,7 @@ def opened(
         Outputs([recorder], folder / "alarms"),
         metrics,
         n_expected=N_WINDOW,
-        limits=Limits(max_waiting=100),
+        limits=limits or Limits(max_waiting=100),
         now_ns=lambda: NOW_NS,
     )
     yield Setup(consumer, metrics, recorder, folder / "alarms")
@@ -425,3 +431,67 @@ def test_messages_too_large_for_time_windows_are_told(
         setup.consumer.take([good(seq, n) for seq in range(3)])
     assert ("Poisson only if messages are of at most about 7" in caplog.text) == warned
     assert caplog.text.count("large message") <= 1
+
+
+def test_micro_batch_closes_when_it_is_full(artifact: ReferenceArtifact, tmp_path: Path) -> None:
+    limits = Limits(max_batch=3 * PER_MESSAGE, max_waiting=100)
+    with opened(artifact, tmp_path, CountWindows(N_WINDOW), limits=limits) as setup:
+        setup.consumer.take([good(seq) for seq in range(8)])
+        setup.consumer.close()
+    assert setup.sample("embedding_seconds_count") == 3
+    assert setup.consumer.n_events == 8 * PER_MESSAGE
+
+
+def test_micro_batch_closes_at_its_deadline(
+    artifact: ReferenceArtifact, tmp_path: Path, context: Context, track: Track
+) -> None:
+    pull = track(open_receiver(context, f"ipc://{tmp_path}/events.sock"))
+    push = track(open_sender(context, bound_endpoint(pull)))
+    limits = Limits(max_delay_s=0.2)
+    with opened(artifact, tmp_path, CountWindows(N_WINDOW), limits=limits) as setup:
+        push.send_multipart(good(0))
+        assert pull.poll(20_000)
+        started = time.perf_counter()
+        setup.consumer.intake.gather(pull, limits.max_delay_s)
+        waited_s = time.perf_counter() - started
+        setup.consumer.close()
+    assert waited_s >= 0.19
+    assert setup.consumer.n_events == PER_MESSAGE
+    assert setup.sample("stage_seconds_sum", stage="wait") == pytest.approx(waited_s, abs=0.02)
+
+
+def test_messages_that_wait_are_taken_together(
+    artifact: ReferenceArtifact, tmp_path: Path, context: Context, track: Track
+) -> None:
+    pull = track(open_receiver(context, f"ipc://{tmp_path}/events.sock"))
+    push = track(open_sender(context, bound_endpoint(pull)))
+    with opened(artifact, tmp_path, CountWindows(N_WINDOW)) as setup:
+        for seq in range(6):
+            push.send_multipart(good(seq))
+        assert pull.poll(20_000)
+        setup.consumer.intake.gather(pull, 1.0)
+        setup.consumer.close()
+    assert setup.consumer.n_events == 6 * PER_MESSAGE
+    assert setup.sample("embedding_seconds_count") == 1
+
+
+def test_memory_comes_back_when_windows_let_go(setup: Setup) -> None:
+    for first in range(0, 6000, 30):
+        setup.consumer.take([good(seq) for seq in range(first, first + 30)])
+        while setup.consumer._runner.n_waiting > 1:
+            time.sleep(0.001)
+    setup.consumer.close()
+    memory = setup.consumer.intake._batch._memory
+    assert setup.consumer.n_events == 6000 * PER_MESSAGE
+    assert memory.n_slabs <= 4  # 15 slabs' worth of events have passed
+
+
+def test_without_tests_events_are_embedded_and_forgotten(
+    artifact: ReferenceArtifact, tmp_path: Path
+) -> None:
+    limits = Limits(tests=False)
+    with opened(artifact, tmp_path, CountWindows(N_WINDOW), limits=limits) as setup:
+        setup.consumer.take([good(seq) for seq in range(30)])
+        setup.consumer.close()
+    assert setup.consumer.n_events == 30 * PER_MESSAGE
+    assert setup.consumer.tester.n_tested == setup.consumer.n_unclosed == 0

@@ -1,0 +1,84 @@
+"""Durations by stage: what Prometheus sees, and what a measurement keeps."""
+
+import json
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from engines.errors import ArtifactError
+from stream.durations import BUCKETS_S, DurationHistogram, Durations
+from stream.message import Header
+from stream.stages import STAGES, Arrival, Stages
+from stream.timings import Timings, highest_equivalent_ns
+
+
+def arrival(n: int, wire_s: float, received_s: float, decoded_s: float) -> Arrival:
+    return Arrival(Header("me", 0, n, "<f4", 0, False), 0, wire_s, received_s, decoded_s)
+
+
+def test_histogram_is_what_prometheus_makes_of_it() -> None:
+    registry, durations = CollectorRegistry(), Durations()
+    registry.register(DurationHistogram("x_seconds", "text", "stage", {"wire": durations}))
+    for seconds in (1e-5, 1.1e-5, 0.003, 61.0):
+        durations.observe(seconds)
+
+    def count(bound: str) -> float | None:
+        return registry.get_sample_value("x_seconds_bucket", {"stage": "wire", "le": bound})
+
+    assert [count(bound) for bound in ("1e-05", "2e-05", "0.002", "0.005", "60.0", "+Inf")] == [
+        1, 2, 2, 3, 3, 4
+    ]  # fmt: skip
+    assert registry.get_sample_value("x_seconds_count", {"stage": "wire"}) == 4
+    total = registry.get_sample_value("x_seconds_sum", {"stage": "wire"})
+    assert total == pytest.approx(61.003021)
+    text = generate_latest(registry).decode()
+    assert "# TYPE x_seconds histogram" in text
+    assert text.count("_bucket{") == len(BUCKETS_S) + 1
+
+
+def test_stages_up_to_embed_add_up_to_the_latency() -> None:
+    stages = Stages()
+    messages = [arrival(10, 0.5, 10.0, 10.25), arrival(20, 0.125, 10.25, 10.5)]
+    stages.observe(messages, closed_s=11.0, embedded_s=13.0, placed_s=13.5)
+    sums = {stage: stages.by_stage[stage].cumulative()[1] for stage in STAGES}
+    assert sums == {"wire": 0.625, "decode": 0.5, "wait": 1.25, "embed": 4.0, "window": 1.0}
+    assert stages.latency.cumulative()[1] == sum(sums.values()) - sums["window"]
+
+
+def test_message_from_the_future_has_no_negative_latency() -> None:
+    stages = Stages()
+    stages.observe([arrival(1, -3.0, 1.0, 1.0)], closed_s=1.0, embedded_s=2.0, placed_s=2.0)
+    assert stages.latency.cumulative()[1] == 0.0
+
+
+@pytest.mark.parametrize("value_ns", [0, 1, 1023, 1024, 2047, 2048, 999_999, 10**9, 7 * 10**12])
+def test_bucket_is_narrower_than_a_part_in_a_thousand(value_ns: int) -> None:
+    highest = highest_equivalent_ns(value_ns)
+    assert value_ns <= highest <= value_ns * 1.001
+    assert highest_equivalent_ns(highest) == highest
+    assert highest_equivalent_ns(highest + 1) > highest
+
+
+def test_timings_count_events_after_the_warm_up(tmp_path: Path) -> None:
+    timings = Timings(tmp_path / "t.json", skip_events=15)
+    stages = Stages(timings)
+    for _ in range(5):
+        stages.observe([arrival(10, 0.0, 1.0, 1.5)], closed_s=1.5, embedded_s=2.0, placed_s=2.0)
+    with stages.engine_cpu():
+        sum(range(100_000))
+    timings.stop()
+    timings.save(engine="a stand-in")
+    record = json.loads((tmp_path / "t.json").read_text())
+    assert record["events"] == 30
+    assert record["engine"] == "a stand-in"
+    assert record["stages"]["wire"] == {"0": 30}
+    assert record["stages"]["decode"] == {str(highest_equivalent_ns(500_000_000)): 30}
+    assert record["stages"]["latency"] == {str(highest_equivalent_ns(1_000_000_000)): 30}
+    assert 0 < record["cpu_s"]["engine"] <= record["cpu_s"]["process"]
+    assert record["cpu_s"]["MainThread"] > 0
+
+
+def test_timings_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="choose a folder"):
+        Timings(tmp_path / "absent" / "t.json").save()
