@@ -109,7 +109,7 @@ def _add_running(parser: CommandParser) -> None:
         help="processes that run toys, of one thread each; 1 is this process",
     )
     add("--scheduler", metavar="tcp://HOST:PORT", help="run the toys on this Dask cluster")
-    add("--device", default="cpu", help="cpu or cuda: where features live and fits run")
+    add("--device", default="cpu", help="cpu or cuda: where an .onnx encoder and the fits run")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace) -> None:
         store=options.store,
         seed=options.seed,
     )
-    with open_engine(options.engine, threads=options.threads) as engine:
+    with open_engine(options.engine, device=options.device, threads=options.threads) as engine:
         output = options.output or options.engine.with_suffix(".ref")
         check_writable(output)
         running = Running(

@@ -157,6 +157,7 @@ def calibrate(
             "sigmas": list(basis.sigmas),
             "sigma_quantiles": list(config.sigma_quantiles),
             "ranks": [width.rank for width in basis.widths],
+            "precision": engine.precision,
         },
         versions=versions("torch", "numpy"),
         created=utc_now(),

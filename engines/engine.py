@@ -12,7 +12,7 @@ from engines.errors import ArtifactError, EngineError
 from engines.events import N_FEATURES, N_OBJECTS
 from engines.types import AnyArray, FloatArray
 
-__all__ = ["Engine", "EngineBase", "check_particles", "open_engine"]
+__all__ = ["Engine", "EngineBase", "check_embeddings", "check_particles", "open_engine"]
 
 
 class Engine(Protocol):
@@ -37,6 +37,10 @@ class Engine(Protocol):
     @property
     def runtime(self) -> str:
         """What computes, its version, where and how precisely; for people."""
+
+    @property
+    def precision(self) -> str:
+        """Of its matrix products: fp32, tf32, fp16 or bf16."""
 
     def embed(self, particles: FloatArray) -> FloatArray:
         """Return the embeddings of events.
@@ -121,6 +125,11 @@ class EngineBase(ABC):
     def runtime(self) -> str:
         """What computes, its version, where and how precisely; for people."""
 
+    @property
+    def precision(self) -> str:
+        """Of its matrix products."""
+        return "fp32"
+
     @abstractmethod
     def _compute(self, particles: FloatArray, embeddings: FloatArray) -> None:
         """Write the embeddings of at most `max_batch` events, as in `embed_into`."""
@@ -149,9 +158,7 @@ class EngineBase(ABC):
         for first in range(0, len(particles), self._max_batch):
             rows = slice(first, first + self._max_batch)
             self._compute(particles[rows], embeddings[rows])
-        if not np.isfinite(embeddings).all():
-            msg = "the encoder gave non-finite embeddings for finite events; retrain or export it"
-            raise EngineError(msg)
+        check_embeddings(embeddings)
 
     def input_buffer(self, n_events: int) -> FloatArray:
         """Return uninitialised memory for events, (n_events, 19, 3) float32."""
@@ -189,6 +196,17 @@ def check_particles(particles: AnyArray) -> None:
         raise EngineError(msg)
 
 
+def check_embeddings(embeddings: FloatArray) -> None:
+    """Refuse what no encoder should give.
+
+    Raises:
+        EngineError: if embeddings, (n, d), are not finite.
+    """
+    if not np.isfinite(embeddings).all():
+        msg = "the encoder gave non-finite embeddings for finite events; retrain or export it"
+        raise EngineError(msg)
+
+
 def open_engine(
     path: str | Path, *, device: str = "cpu", threads: int = 1, max_batch: int = 4096
 ) -> Engine:
@@ -207,7 +225,7 @@ def open_engine(
     path = Path(path)
     if path.suffix == ".onnx":
         if device != "cpu":
-            from engines.cuda_engine import open_cuda_engine
+            from engines.gpu.cuda_engine import open_cuda_engine
 
             return open_cuda_engine(path, device=device, max_batch=max_batch)
         from engines.onnx_engine import OnnxEngine

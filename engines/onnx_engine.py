@@ -87,8 +87,11 @@ class OnnxEngine(EngineBase):
             embeddings[:] = self._run({self._input: particles})
             return
         for bucket in buckets(particles):
-            chosen = {self._input: particles[bucket.events], TOKENS: bucket.tokens}
-            embeddings[bucket.events] = self._run(chosen)
+            inputs: dict[str, AnyArray] = {
+                self._input: particles[bucket.events],
+                TOKENS: bucket.tokens,
+            }
+            embeddings[bucket.events] = self._run(inputs)
 
     def _run(self, inputs: dict[str, AnyArray]) -> FloatArray:
         """Return the embeddings, (m, d), of the m events in the inputs."""
@@ -106,5 +109,5 @@ class OnnxEngine(EngineBase):
         return out
 
     def close(self) -> None:
-        """Release the session's memory."""
-        del self._session
+        """Release the session's memory; a second time does nothing."""
+        vars(self).pop("_session", None)

@@ -61,6 +61,11 @@ class ReferenceFacts:
     created: str = ""
 
     @property
+    def precision(self) -> str:
+        """Of the encoder's matrix products when it embedded the samples."""
+        return str(self.options.get("precision", "fp32"))
+
+    @property
     def scales(self) -> tuple[int, ...]:
         """How many windows are merged into one, for each null; 1 are windows as they are."""
         return tuple(sorted(self.offset_shares))

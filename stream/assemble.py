@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry
 
 from engines.artifact import check_writable, versions
 from engines.engine import Engine, open_engine
-from engines.errors import ArtifactError, EngineUnavailableError
+from engines.errors import ArtifactError, EngineUnavailableError, MissingPackageError
 from engines.nplm import check_device
+from engines.plans.plan_file import read_plan_facts
 from engines.reference_file import ReferenceArtifact, load_reference
 from engines.windows import WindowSpec
 from stream.alarms import FalseAlarmRate
@@ -101,16 +102,17 @@ def _open_engine(options: argparse.Namespace, metrics: Metrics) -> Engine:
 
     Raises:
         EngineUnavailableError: if it cannot run, and no fallback is wanted.
+        MissingPackageError: likewise.
     """
     threads, max_batch = options.threads, options.max_batch
     try:
         return open_engine(
             options.engine, device=options.device, threads=threads, max_batch=max_batch
         )
-    except EngineUnavailableError as exc:
-        other = options.engine.with_suffix(".onnx")
-        if not options.fallback or other == options.engine:
+    except (EngineUnavailableError, MissingPackageError) as exc:
+        if not options.fallback or options.engine.suffix != ".plan":
             raise
+        other = options.engine.with_name(read_plan_facts(options.engine).onnx)
         engine = open_engine(other, threads=threads, max_batch=max_batch)
         metrics.fallback.set(1)
         _LOG.warning("%s; falling back to %s on %s", exc, other, engine.runtime)

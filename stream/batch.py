@@ -21,6 +21,7 @@ class MicroBatch:
     def __init__(self, memory: EventMemory, max_events: int) -> None:
         """Start empty."""
         self._memory, self._max_events = memory, max_events
+        self._rows = memory.rows(max_events)
         self._n = 0
         self.messages: list[Arrival] = []
 
@@ -35,11 +36,13 @@ class MicroBatch:
 
     def fits(self, n: int) -> bool:
         """Return whether a message of n events may still join."""
-        return not self._n or (self._n + n <= self._max_events and self._memory.fits(self._n + n))
+        return not self._n or self._n + n <= self._max_events
 
     def rows(self, n: int) -> FloatArray:
         """Return where the n events of a message that fits are to be written, (n, 19, 3)."""
-        return self._memory.rows(self._n + n)[self._n :]
+        if not self._n:
+            self._rows = self._memory.rows(max(n, self._max_events))
+        return self._rows[self._n : self._n + n]
 
     def add(self, message: Arrival) -> None:
         """Add a message whose events have been written to its rows."""
@@ -48,7 +51,7 @@ class MicroBatch:
 
     def take(self) -> tuple[FloatArray, list[Arrival]]:
         """Return the events of all messages, (n, 19, 3), and the messages; start empty again."""
-        particles, messages = self._memory.rows(self._n), self.messages
+        particles, messages = self._rows[: self._n], self.messages
         self._memory.take(self._n)
         self._n, self.messages = 0, []
         return particles, messages

@@ -35,6 +35,14 @@ def announce(
         f"listening   on {options.endpoint} ({options.pattern}); http {options.http}\n\n"
     )
     sys.stdout.flush()
+    if engine.precision != facts.precision:
+        _LOG.warning(
+            "the reference was embedded in %s, this engine computes in %s: every t may be shifted; "
+            "calibrate with this engine, or see what build-engine found: inspect-engine %s",
+            facts.precision,
+            engine.precision,
+            options.engine,
+        )
     for scale in scales:
         name = f"{scale} windows as one: " if scale > 1 else ""
         _warn(name, artifact.nulls[scale], options.alarm_on, far.shared(len(scales)))

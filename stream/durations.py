@@ -1,10 +1,13 @@
 """Durations as Prometheus histograms that cost the stream next to nothing to keep."""
 
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from engines.types import Float64Array
 
 __all__ = ["BUCKETS_S", "DurationHistogram", "Durations"]
 
@@ -13,51 +16,73 @@ BUCKETS_S = (
     *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3),
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
 )
+_BOUNDS = (*map(str, BUCKETS_S), "+Inf")
+#: Durations are sorted into buckets so many at a time.
+_FOLD = 1024
 
 
 class Durations:
-    """Counts of durations by bucket; one thread observes, any may read."""
+    """Durations of several kinds, counted by bucket; one thread adds rows, any may read.
 
-    def __init__(self) -> None:
+    Args:
+        names: of the kinds, in the order of a row.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
         """Start empty."""
-        self._counts = [0] * (len(BUCKETS_S) + 1)
-        self._sum_s = 0.0
+        self.names = tuple(names)
+        self._counts = np.zeros((len(names), len(_BOUNDS)))
+        self._sums_s = np.zeros(len(names))
+        self._rows: list[Sequence[float]] = []
+        self._lock = threading.Lock()
 
-    def observe(self, seconds: float) -> None:
-        """Count one duration."""
-        self._counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self._sum_s += seconds
+    def add(self, row: Sequence[float]) -> None:
+        """Count one duration of each kind, in seconds."""
+        self._rows.append(row)
+        if len(self._rows) >= _FOLD:
+            with self._lock:
+                self._counts, self._sums_s = self._folded(self._rows)
+                self._rows.clear()
 
-    def cumulative(self) -> tuple[list[tuple[str, float]], float]:
-        """Return the cumulative count up to each bound, the last +Inf, and the sum in seconds."""
-        counts, total = list(self._counts), 0
-        buckets = []
-        for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), counts, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        return buckets, self._sum_s
+    def cumulative(self) -> tuple[Float64Array, Float64Array]:
+        """Return counts up to each bound and infinity, (kinds, bounds + 1), and sums in seconds."""
+        with self._lock:
+            counts, sums_s = self._folded(list(self._rows))
+        return counts.cumsum(axis=1), sums_s
+
+    def _folded(self, rows: Sequence[Sequence[float]]) -> tuple[Float64Array, Float64Array]:
+        """Return counts and sums with these rows in them."""
+        seconds = np.array(rows, dtype=np.float64).reshape(len(rows), len(self.names))
+        places = np.searchsorted(BUCKETS_S, seconds)
+        counts = [np.bincount(column, minlength=len(_BOUNDS)) for column in places.T]
+        return self._counts + np.array(counts), self._sums_s + seconds.sum(axis=0)
 
 
 class DurationHistogram(Collector):
-    """A histogram whose buckets are made when they are scraped, not when durations are observed.
+    """A histogram of some kinds of durations, made when it is scraped.
 
     Args:
         name: of the metric.
         text: its help.
-        label: name of its label, or "" for none.
-        series: durations by the label's value; one, under "", without a label.
+        durations: what it shows.
+        label: whose values are the kinds' names; "" for a histogram of one kind without a label.
+        names: the kinds.
     """
 
-    def __init__(self, name: str, text: str, label: str, series: Mapping[str, Durations]) -> None:
+    def __init__(
+        self, name: str, text: str, durations: Durations, label: str, names: Sequence[str]
+    ) -> None:
         """Keep what will be read."""
-        self._name, self._text = name, text
-        self._labels = [label] if label else []
-        self._series = series
+        self._name, self._text, self._label = name, text, label
+        self._durations, self._names = durations, names
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the histogram as it is now."""
-        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for value, durations in self._series.items():
-            buckets, sum_s = durations.cumulative()
-            family.add_metric([value] if self._labels else [], buckets, sum_s)
+        labels = [self._label] if self._label else []
+        family = HistogramMetricFamily(self._name, self._text, labels=labels)
+        counts, sums_s = self._durations.cumulative()
+        for name in self._names:
+            kind = self._durations.names.index(name)
+            buckets = list(zip(_BOUNDS, counts[kind].tolist(), strict=True))
+            family.add_metric([name] if labels else [], buckets, float(sums_s[kind]))
         yield family

@@ -62,21 +62,31 @@ class Intake:
         """Whether a source has ended and none is open."""
         return self._any_ended and not self._open_sources
 
-    def gather(self, socket: Socket, max_delay_s: float) -> None:
-        """Take messages until the micro-batch is full or `max_delay_s` has passed, and close it."""
+    def gather(self, socket: Socket, max_delay_s: float) -> bool:
+        """Take messages until the micro-batch is full or its deadline passes, and close it.
+
+        Args:
+            socket: where they arrive.
+            max_delay_s: how long the first may wait for others.
+
+        Returns:
+            Whether there was a message at all; it does not wait for the first.
+        """
+        frames = _receive(socket)
+        if frames is None:
+            return False
         closes_s = time.perf_counter() + max_delay_s
-        while not self._batch.is_full:
-            try:
-                frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                left_ms = int(1e3 * (closes_s - time.perf_counter()))
-                if left_ms <= 0 or not socket.poll(left_ms):
-                    break
-                continue
-            self.take([frame.buffer for frame in frames])
-            if time.perf_counter() >= closes_s:
+        while True:
+            if frames is not None:
+                self.take(frames)
+            left_s = closes_s - time.perf_counter()
+            if self._batch.is_full or left_s <= 0:
+                break
+            frames = _receive(socket)
+            if frames is None and not socket.poll(int(1e3 * left_s)):
                 break
         self.close_batch()
+        return True
 
     def take(self, frames: Sequence[Frame]) -> None:
         """Add a message to the micro-batch, or refuse it."""
@@ -123,6 +133,19 @@ class Intake:
         elif header.source not in self._open_sources and len(self._open_sources) < _MAX_SOURCES:
             self._open_sources.add(header.source)
             self._sparse_log.log("source started", header.source, logging.INFO)
+
+
+def _receive(socket: Socket) -> list[Frame] | None:
+    """Return the frames of a message that has arrived, its payload not copied, or None."""
+    try:
+        frame = socket.recv(zmq.NOBLOCK, copy=False, track=False)
+    except zmq.Again:
+        return None
+    frames: list[Frame] = [frame.buffer]
+    while frame.more:
+        frame = socket.recv(zmq.NOBLOCK, copy=False, track=False)
+        frames.append(frame.buffer)
+    return frames
 
 
 def _age_s(header: Header, now_ns: int) -> float:

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from stream.durations import BUCKETS_S, DurationHistogram
 from stream.message import REASONS
-from stream.stages import Stages
+from stream.stages import LATENCY, STAGES, Stages
 from stream.window_result import WindowResult
 
 __all__ = ["OUTCOMES", "Metrics"]
@@ -43,13 +43,12 @@ class Metrics:
         self.missing = counter("missing_messages", "Messages missing by sequence number")
         self.embedding = seconds("embedding", "Time to embed one micro-batch")
         self.features = seconds("features", "Time to compute one micro-batch's features")
-        latency = {"": self.stages.latency}
-        for name, text, label, series in (
-            ("event_latency", "Production (t_ns) to embedding, once a message", "", latency),
-            ("stage", "What a message's time went into", "stage", self.stages.by_stage),
+        for name, text, label, kinds in (
+            ("event_latency", "Production (t_ns) to embedding, once a message", "", [LATENCY]),
+            ("stage", "What a message's time went into", "stage", STAGES),
         ):
-            histogram = DurationHistogram(f"nplm_stream_{name}_seconds", text, label, series)
-            registry.register(histogram)
+            full_name, durations = f"nplm_stream_{name}_seconds", self.stages.durations
+            registry.register(DurationHistogram(full_name, text, durations, label, kinds))
         self.fill = gauge("window_fill_events", "Events in the open window")
         self.fill_ratio = gauge("window_fill_ratio", "Open window's events over those expected")
         self.waiting = gauge("windows_waiting", "Windows that wait for their test")

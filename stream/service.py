@@ -34,7 +34,7 @@ _DRAIN_S = 5.0
 #: Times the square root of the events expected in a time window.
 _LARGEST_MESSAGE = 0.5
 #: Micro-batches of full size that a slab of memory holds.
-_SLAB_BATCHES = 4
+_SLAB_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ class Consumer:
         once stopped, alarms are no longer confirmed, so that the end comes soon.
         """
         while not stopped() and not (exit_on_end and self.intake.all_ended):
-            if socket.poll(_POLL_MS):
-                self.intake.gather(socket, self._limits.max_delay_s)
+            if not self.intake.gather(socket, self._limits.max_delay_s):
+                socket.poll(_POLL_MS)
         self._confirms = not stopped()
         deadline = time.monotonic() + _DRAIN_S
-        while time.monotonic() < deadline and socket.poll(0):
-            self.intake.gather(socket, 0.0)
+        while time.monotonic() < deadline and self.intake.gather(socket, 0.0):
+            pass
 
     def take(self, received: Iterable[Sequence[Frame]]) -> None:
         """Process messages, given by their frames, as one micro-batch if they fit in one."""

@@ -18,9 +18,10 @@ from stream.durations import Durations
 from stream.message import Header
 from stream.timings import Timings
 
-__all__ = ["STAGES", "Arrival", "Stages"]
+__all__ = ["LATENCY", "STAGES", "Arrival", "Stages"]
 
 STAGES = ("wire", "decode", "wait", "embed", "window")
+LATENCY = "latency"
 
 
 @dataclass(slots=True)
@@ -50,8 +51,7 @@ class Stages:
 
     def __init__(self, timings: Timings | None = None) -> None:
         """Start without a message."""
-        self.by_stage = {stage: Durations() for stage in STAGES}
-        self.latency = Durations()
+        self.durations = Durations((*STAGES, LATENCY))
         self._timings = timings
 
     def engine_cpu(self) -> AbstractContextManager[None]:
@@ -69,20 +69,16 @@ class Stages:
             embedded_s: when its embeddings were there.
             placed_s: when its last event was placed in a window.
         """
-        wire, decode, wait, embed, window = (self.by_stage[stage].observe for stage in STAGES)
         embed_s, window_s = embedded_s - closed_s, placed_s - embedded_s
         for message in messages:
-            decode_s = message.decoded_s - message.received_s
-            wait_s = closed_s - message.decoded_s
-            latency_s = max(0.0, message.wire_s + embedded_s - message.received_s)
-            wire(message.wire_s)
-            decode(decode_s)
-            wait(wait_s)
-            embed(embed_s)
-            window(window_s)
-            self.latency.observe(latency_s)
+            row = (
+                message.wire_s,
+                message.decoded_s - message.received_s,
+                closed_s - message.decoded_s,
+                embed_s,
+                window_s,
+                max(0.0, message.wire_s + embedded_s - message.received_s),
+            )
+            self.durations.add(row)
             if self._timings is not None:
-                self._timings.add(
-                    message.header.n,
-                    (message.wire_s, decode_s, wait_s, embed_s, window_s, latency_s),
-                )
+                self._timings.add(message.header.n, row)

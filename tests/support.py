@@ -98,7 +98,7 @@ class LinearEngine:
     """
 
     dim, max_batch, fingerprint = 4, 4096, FINGERPRINT
-    runtime = "a stand-in"
+    runtime, precision = "a stand-in", "fp32"
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import torch
 
 from engines.errors import EngineError, SampleSizeError
 from engines.nplm.basis import Basis, BasisConfig, build_basis
+from engines.nplm.cuda_stream import BackgroundStream, in_background
 from engines.nplm.gather import gather, gathered_sums
 from engines.nplm.losses import Loss
 from engines.nplm.problems import PreparedReference
@@ -63,7 +64,7 @@ class CachedReference:
         device: where the features live and the fits run.
         dtype: how features are stored: float32; float16 takes half the memory; float64 for an
             oracle.
-        threads: CPU threads; the result does not depend on it.
+        threads: CPU threads, where the features live there; the result does not depend on it.
         psi: (n_ref, rank) features of `embeddings`, if they are known already.
     """
 
@@ -83,7 +84,9 @@ class CachedReference:
         self.basis = basis.to(device)
         self.embeddings, self.n_expected, self.loss = embeddings, n_expected, loss
         self.dtype = dtype
-        self.threads = Threads(threads)
+        self.stream = BackgroundStream(self._device)
+        # A GPU's stream is this thread's; work that other threads start would not be on it.
+        self.threads = Threads(1 if self._device.type == "cuda" else threads)
         self._given_psi = psi
 
     @classmethod
@@ -130,6 +133,7 @@ class CachedReference:
         self.test(self.embeddings[:1])
 
     @cached_property
+    @in_background
     def _prepared(self) -> PreparedReference:
         sums = feature_sums(self.psi, self.threads)
         return PreparedReference(
@@ -151,6 +155,7 @@ class CachedReference:
         """Weight of a reference event, w = N(R) / n_ref."""
         return self.n_expected / self.n_ref
 
+    @in_background
     def features(self, embeddings: FloatArray) -> Features:
         """Return psi of embeddings, (n, rank): all that a test needs to know of the events.
 
@@ -177,6 +182,7 @@ class CachedReference:
         """
         return self.test_features([self.features(embeddings)], tolerance=tolerance)
 
+    @in_background
     def test_features(self, pieces: Sequence[Features], *, tolerance: float = 1e-5) -> WindowTest:
         """Compare one window with the reference, its features given in pieces: only the fit.
 
@@ -188,8 +194,12 @@ class CachedReference:
 
         def log_ratios() -> Float64Array:
             columns = self.basis.columns
-            f = [log_ratio(psi[:, c], fit.a[0]) for c, (_, fit) in zip(columns, fits, strict=True)]
-            return np.asarray(torch.stack(f).cpu().numpy())
+            with self.stream.work():
+                f = [
+                    log_ratio(psi[:, c], fit.a[0])
+                    for c, (_, fit) in zip(columns, fits, strict=True)
+                ]
+                return np.asarray(torch.stack(f).cpu().numpy())
 
         return WindowTest(
             t=_statistics(fits)[0],
@@ -228,6 +238,7 @@ class CachedReference:
         bytes_per_toy = self.n_expected * self.basis.rank * self.psi.element_size()
         return max(1, min(_LARGEST_BATCH, int(_BATCH_BYTES / max(1.0, bytes_per_toy))))
 
+    @in_background
     def test_batch(
         self, psi_pool: Features, toys: Sequence[IntArray], *, scale: int = 1
     ) -> Float64Array:
@@ -239,6 +250,7 @@ class CachedReference:
         fits = self._fit(psi, np.cumsum([0, *map(len, toys)]), 1e-5)
         return _statistics(fits)
 
+    @in_background
     def sums(self, pieces: Sequence[Features]) -> Float64Array:
         """Return the sum of psi over a window's events, (rank,): all the likelihood needs of them.
 
@@ -246,6 +258,7 @@ class CachedReference:
         """
         return feature_sums(self._join(pieces), self.threads)
 
+    @in_background
     def test_sums(
         self, sums: Float64Array, *, scale: int = 1, tolerance: float = 1e-5
     ) -> Float64Array:
@@ -265,6 +278,7 @@ class CachedReference:
         problems = [self._prepared.merged(width, sums, scale) for width in range(self.n_widths)]
         return _statistics([(p, solve(p, tolerance=tolerance)) for p in problems])
 
+    @in_background
     def relabel(
         self,
         pieces: Sequence[Features],

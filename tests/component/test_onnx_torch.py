@@ -10,7 +10,7 @@ from engines.artifact import EngineFacts, load_onnx
 from engines.engine import open_engine
 from engines.event_files import read_events
 from engines.events import EventRange
-from engines.onnx_torch import OnnxModule
+from engines.gpu.onnx_torch import OnnxModule
 from engines.samples import sample_path
 from tests.component.test_export import CONFIGS, make_encoder
 from training.export import export_encoder

@@ -73,7 +73,7 @@ def consumer(context: Context, track: Track, tmp_path: Path) -> Socket:
 
 def until_the_end(socket: Socket, receive: Receive) -> list[Message]:
     messages: list[Message] = []
-    while not messages or not messages[-1].end:
+    while not messages or not messages[-1].header.end:
         messages.append(decode_message(receive(socket)))
     return messages
 
@@ -92,10 +92,10 @@ def test_every_event_arrives_in_order(
     messages = until_the_end(consumer, receive)
     code, out, err = finish(process)
     assert code == 0, err
-    assert [m.seq for m in messages] == list(range(8))
+    assert [m.header.seq for m in messages] == list(range(8))
     assert [len(m) for m in messages] == [300] * 6 + [200, 0]
-    assert len({m.source for m in messages}) == 1
-    assert all(a.t_ns <= b.t_ns for a, b in pairwise(messages))
+    assert len({m.header.source for m in messages}) == 1
+    assert all(a.header.t_ns <= b.header.t_ns for a, b in pairwise(messages))
     got = np.concatenate([m.particles for m in messages])
     np.testing.assert_array_equal(got, files.background_events)
     assert "sent 7 messages, 2000 events, 0 signal events" in out
@@ -118,7 +118,8 @@ def test_signal_stands_where_the_log_says(
         code, out, err = finish(process)
         assert code == 0, err
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        assert [(x["seq"], x["n"]) for x in lines] == [(m.seq, len(m)) for m in messages[:-1]]
+        sent = [(m.header.seq, len(m)) for m in messages[:-1]]
+        assert [(x["seq"], x["n"]) for x in lines] == sent
         assert {x["source"] for x in lines} == {f"run-{seed}"}
         for line, message in zip(lines, messages[:-1], strict=True):
             found = np.flatnonzero(message.particles[:, 0, 0] == 5000.0)
@@ -174,7 +175,7 @@ def test_no_end_marker_where_none_is_wanted(
     assert finish(launch(files.background, *options, "--no-end", "--source", "first"))[0] == 0
     assert finish(launch(files.background, *options, "--source", "second"))[0] == 0
     messages = until_the_end(consumer, receive)
-    assert [m.source for m in messages] == ["first", "second", "second"]
+    assert [m.header.source for m in messages] == ["first", "second", "second"]
 
 
 def test_tap_gets_what_is_published(
@@ -201,7 +202,7 @@ def test_signal_ends_the_stream_in_order(
     first = decode_message(receive(consumer))
     process.send_signal(number)
     messages = [first, *until_the_end(consumer, receive)]
-    assert [m.seq for m in messages] == list(range(len(messages)))
+    assert [m.header.seq for m in messages] == list(range(len(messages)))
     code, out, err = finish(process)
     assert code == 0, err
     assert f"sent {len(messages) - 1} messages" in out

@@ -19,7 +19,7 @@ from engines.artifact import (
     write_facts,
 )
 from engines.engine import open_engine
-from engines.errors import ArtifactError, EngineError, EngineUnavailableError
+from engines.errors import ArtifactError, EngineError
 from engines.event_files import write_events
 from engines.events import EventRange
 from engines.onnx_engine import OnnxEngine
@@ -193,8 +193,8 @@ def test_unknown_suffix_is_refused(tmp_path: Path) -> None:
         open_engine(tmp_path / "model.pt")
 
 
-def test_plan_says_what_to_use_instead(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailableError, match=r"--engine .*d4\.onnx"):
+def test_plan_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"build-engine d4\.onnx -o d4\.plan"):
         open_engine(tmp_path / "d4.plan")
 
 

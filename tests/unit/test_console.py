@@ -24,6 +24,16 @@ def say(t: Float64Array, alarm_on: str) -> None:
     announce(options, LinearEngine(), artifact, MONTHLY)
 
 
+def test_precision_that_is_not_the_references_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    engine = LinearEngine()
+    engine.precision = "bf16"
+    options = argparse.Namespace(
+        engine="d4.plan", slide=None, alarm_on="toys", endpoint="tcp://*", pattern="pull", http=""
+    )
+    announce(options, engine, small_artifact(), MONTHLY)
+    assert "embedded in fp32, this engine computes in bf16" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("t", "wanted"),
     [

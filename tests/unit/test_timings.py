@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from engines.errors import ArtifactError
 from stream.durations import BUCKETS_S, DurationHistogram, Durations
 from stream.message import Header
-from stream.stages import STAGES, Arrival, Stages
+from stream.stages import Arrival, Stages
 from stream.timings import Timings, highest_equivalent_ns
 
 
@@ -18,10 +18,10 @@ def arrival(n: int, wire_s: float, received_s: float, decoded_s: float) -> Arriv
 
 
 def test_histogram_is_what_prometheus_makes_of_it() -> None:
-    registry, durations = CollectorRegistry(), Durations()
-    registry.register(DurationHistogram("x_seconds", "text", "stage", {"wire": durations}))
+    registry, durations = CollectorRegistry(), Durations(("wire", "embed"))
+    registry.register(DurationHistogram("x_seconds", "text", durations, "stage", ("wire", "embed")))
     for seconds in (1e-5, 1.1e-5, 0.003, 61.0):
-        durations.observe(seconds)
+        durations.add((seconds, 0.5))
 
     def count(bound: str) -> float | None:
         return registry.get_sample_value("x_seconds_bucket", {"stage": "wire", "le": bound})
@@ -32,24 +32,37 @@ def test_histogram_is_what_prometheus_makes_of_it() -> None:
     assert registry.get_sample_value("x_seconds_count", {"stage": "wire"}) == 4
     total = registry.get_sample_value("x_seconds_sum", {"stage": "wire"})
     assert total == pytest.approx(61.003021)
+    assert registry.get_sample_value("x_seconds_sum", {"stage": "embed"}) == 2.0
     text = generate_latest(registry).decode()
     assert "# TYPE x_seconds histogram" in text
-    assert text.count("_bucket{") == len(BUCKETS_S) + 1
+    assert text.count("_bucket{") == 2 * (len(BUCKETS_S) + 1)
+
+
+def test_durations_are_counted_whenever_they_are_read() -> None:
+    durations, seen = Durations(("a",)), []
+    for n in range(5000):
+        durations.add((n / 1000,))
+        if n % 700 == 0:
+            seen.append(durations.cumulative()[0][0, -1])
+    assert seen == [n + 1 for n in range(0, 5000, 700)]
+    counts, sums_s = durations.cumulative()
+    assert counts[0, BUCKETS_S.index(1.0)] == 1001
+    assert sums_s[0] == pytest.approx(sum(range(5000)) / 1000)
 
 
 def test_stages_up_to_embed_add_up_to_the_latency() -> None:
     stages = Stages()
     messages = [arrival(10, 0.5, 10.0, 10.25), arrival(20, 0.125, 10.25, 10.5)]
     stages.observe(messages, closed_s=11.0, embedded_s=13.0, placed_s=13.5)
-    sums = {stage: stages.by_stage[stage].cumulative()[1] for stage in STAGES}
-    assert sums == {"wire": 0.625, "decode": 0.5, "wait": 1.25, "embed": 4.0, "window": 1.0}
-    assert stages.latency.cumulative()[1] == sum(sums.values()) - sums["window"]
+    sums = dict(zip(stages.durations.names, stages.durations.cumulative()[1], strict=True))
+    parts = {"wire": 0.625, "decode": 0.5, "wait": 1.25, "embed": 4.0}
+    assert sums == {**parts, "window": 1.0, "latency": sum(parts.values())}
 
 
 def test_message_from_the_future_has_no_negative_latency() -> None:
     stages = Stages()
     stages.observe([arrival(1, -3.0, 1.0, 1.0)], closed_s=1.0, embedded_s=2.0, placed_s=2.0)
-    assert stages.latency.cumulative()[1] == 0.0
+    assert stages.durations.cumulative()[1][-1] == 0.0
 
 
 @pytest.mark.parametrize("value_ns", [0, 1, 1023, 1024, 2047, 2048, 999_999, 10**9, 7 * 10**12])

@@ -3,7 +3,8 @@
 With absent objects masked, an event of three objects needs 4 of its 20 tokens. On the CPU, eager
 torch packs those of a whole batch into one matrix, (total_tokens, size), and computes nothing that
 is thrown away. The exported or compiled graph, and a GPU, which would wait for the host to count
-tokens, have fixed shapes: all tokens, absent ones masked. Both give the same numbers.
+tokens, have fixed shapes: all tokens, absent ones masked; an engine on the CPU packs the graph as
+it loads it (`engines.packed_graph`). All give the same numbers.
 """
 
 import torch

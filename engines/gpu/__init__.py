@@ -1,0 +1,1 @@
+"""Encoders on a GPU: by torch or TensorRT, through page-locked buffers, streams and graphs."""

@@ -1,0 +1,1 @@
+"""Compiling an encoder with TensorRT: precision, comparison, and the `.plan` file."""
