@@ -7,7 +7,7 @@ import threading
 __all__ = ["let_stream_pass", "step_back"]
 
 _NICENESS = 10
-_SWITCH_S = 2e-4
+_SWITCH_S = 1e-3
 
 
 def step_back() -> None:

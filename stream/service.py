@@ -29,7 +29,7 @@ from stream.window import ClosedWindow, NoWindows, Windows
 __all__ = ["DEFAULT_LIMITS", "Consumer", "Limits"]
 
 _LOG = logging.getLogger(__name__)
-_POLL_MS = 100
+_IDLE_MS = 100
 _DRAIN_S = 5.0
 #: Times the square root of the events expected in a time window.
 _LARGEST_MESSAGE = 0.5
@@ -115,8 +115,7 @@ class Consumer:
         once stopped, alarms are no longer confirmed, so that the end comes soon.
         """
         while not stopped() and not (exit_on_end and self.intake.all_ended):
-            if not self.intake.gather(socket, self._limits.max_delay_s):
-                socket.poll(_POLL_MS)
+            self.intake.gather(socket, self._limits.max_delay_s, idle_ms=_IDLE_MS)
         self._confirms = not stopped()
         deadline = time.monotonic() + _DRAIN_S
         while time.monotonic() < deadline and self.intake.gather(socket, 0.0):
