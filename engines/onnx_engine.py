@@ -80,7 +80,8 @@ class OnnxEngine(EngineBase):
     @property
     def runtime(self) -> str:
         """What computes, its version and where."""
-        return f"ONNX Runtime {ort.__version__} on the CPU, fp32"
+        packs = ", absent objects left out" if self._packs else ""
+        return f"ONNX Runtime {ort.__version__} on the CPU, fp32{packs}"
 
     def _compute(self, particles: FloatArray, embeddings: FloatArray) -> None:
         if not self._packs:
