@@ -9,7 +9,7 @@ import threading
 
 __all__ = ["let_stream_pass", "step_back"]
 
-_NICENESS = 10
+_NICENESS = 19
 _SWITCH_S = 1e-3
 _SLICE_NS = 100_000
 #: Number of the system call sched_setattr by processor, and its struct of the first version.
