@@ -44,6 +44,7 @@ def parser() -> CommandParser:
     add("--seconds", type=positive_float, default=0.2, help="of one timing, at least")
     add("--repeat", type=positive_int, default=7, help="timings of everything, taking turns")
     add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
+    add("--plot", type=Path, metavar="FILE", help="draw it, .png or .pdf")
     return made
 
 
@@ -55,8 +56,8 @@ def run(options: argparse.Namespace) -> None:
     from bench.stamp import save_record
     from engines.artifact import check_writable
 
-    if options.json is not None:
-        check_writable(options.json)
+    for path in filter(None, (options.json, options.plot)):
+        check_writable(path)
     settings = Settings(
         engines=tuple(options.engine),
         batches=tuple(options.batch),
@@ -70,6 +71,10 @@ def run(options: argparse.Namespace) -> None:
     if options.json is not None:
         said = asdict(settings) | {"engines": [path.name for path in settings.engines]}
         save_record(options.json, "embed-throughput", said, results=results)
+    if options.plot is not None:
+        from bench.throughput_plot import draw_embedding
+
+        draw_embedding(results, options.plot)
 
 
 def _text(results: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ def parser() -> CommandParser:
         help="more options of stream-consumer, as one word: --consumer='--max-delay 1ms'",
     )
     add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
+    add("--plot", type=Path, metavar="FILE", help="draw it, .png or .pdf")
     add_feed(made, dtypes=True)
     return made
 
@@ -47,8 +48,8 @@ def run(options: argparse.Namespace) -> None:
     from bench.stream_run import Served
     from engines.artifact import check_writable
 
-    if options.json is not None:
-        check_writable(options.json)
+    for path in filter(None, (options.json, options.plot)):
+        check_writable(path)
     settings = Settings(
         dtypes=tuple(options.dtype),
         duration_s=options.duration,
@@ -67,6 +68,10 @@ def run(options: argparse.Namespace) -> None:
             "consumer": options.consumer,
         }
         save_record(options.json, "stream-throughput", said, results=results)
+    if options.plot is not None:
+        from bench.throughput_plot import draw_stream
+
+        draw_stream(results, settings.dtypes, options.plot)
 
 
 def _text(results: dict[str, Any], dtypes: tuple[str, ...]) -> str:
