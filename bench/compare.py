@@ -20,6 +20,8 @@ marks figures whose 68 % bands, where both have one, do not overlap."""
 #: Of a machine's stamp, what may differ: two versions of the code are what is compared.
 _MAY_DIFFER = ("python", "versions", "when")
 _RECORD = ("benchmark", "machine", "settings")
+#: More numbers in a row are a curve.
+_LONGEST = 16
 _BAND = frozenset(("median", "low", "high"))
 #: They name an element of a list; the others are known by their place.
 _LABELS = ("engine", "name", "title", "mode", "signal", "fraction", "batch", "load", "testing")
@@ -101,7 +103,7 @@ def _difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 
 def figures(record: Mapping[str, Any]) -> dict[str, Figure]:
-    """Return every figure of a record by its path; lists of plain numbers are left out."""
+    """Return every figure of a record by its path; long lists of plain numbers are left out."""
     parts = {key: value for key, value in record.items() if key not in _RECORD}
     return dict(_walk(parts.pop("results", {}), "")) | dict(_walk(parts, ""))
 
@@ -116,9 +118,9 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Figure]]:  # noqa: ANN40
         for key, part in value.items():
             yield from _banded(value, key, part, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
-        for label, part in zip(_labels(value), value, strict=True):
-            if not _is_number(part):
-                yield from _walk(part, f"{path}[{label}]")
+        is_curve = len(value) > _LONGEST and all(map(_is_number, value))
+        for label, part in zip(_labels(value), [] if is_curve else value, strict=not is_curve):
+            yield from _walk(part, f"{path}[{label}]")
 
 
 def _banded(
@@ -132,7 +134,7 @@ def _banded(
     is_pair = isinstance(band, list) and len(band) == 2 and all(map(_is_number, band))
     if is_pair and _is_number(part):
         yield path, Figure(part, low=band[0], high=band[1])
-    else:
+    elif not key.endswith("_68"):
         yield from _walk(part, path)
 
 

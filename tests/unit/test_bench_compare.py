@@ -31,7 +31,8 @@ RECORD: dict[str, Any] = {
         "ratio_68": [1.5, 2.5],
         "none": None,
         "flag": True,
-        "curve": [1.0, 2.0, 3.0],
+        "curve": [0.1 * k for k in range(40)],
+        "sizes": [64.0, 256.0],
         "points": [{"load": 0.5, "testing": True, "p99_s": 0.01}, {"load": 0.8, "p99_s": 0.0}],
         "alike": [{"load": 0.5, "x": 1}, {"load": 0.5, "x": 2}],
     },
@@ -60,6 +61,8 @@ def test_every_number_is_found_by_its_path() -> None:
         "capacity_hz": 100.0,
         "share": 0.5,
         "ratio": 2.0,
+        "sizes[0]": 64.0,
+        "sizes[1]": 256.0,
         "points[load 0.5, testing True].load": 0.5,
         "points[load 0.5, testing True].p99_s": 0.01,
         "points[load 0.8].load": 0.8,
@@ -162,6 +165,7 @@ def test_saved_results_of_every_kind_compare_with_themselves(
     for path in kept:
         assert compare.main([str(path), str(path)]) == 0
         rows = capsys.readouterr().out.splitlines()[2:]
+        assert len(rows) > 10, path
         assert all(row.rstrip().endswith(("1.000", "-")) for row in rows), path
 
 
