@@ -3,12 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.load_options import add_feed, at_least_zero
+from bench.load_options import add_consumer, add_feed, add_saving, at_least_zero
 from engines.command import CommandParser, positive_float, positive_int, run_command
-from engines.pretrained import pretrained_path
 
 if TYPE_CHECKING:
     from bench.latency import Settings
@@ -29,9 +27,8 @@ without tests and with tests back to back. The rates of the two processes share 
 
 def _parser() -> CommandParser:
     parser = CommandParser(_PROG, _TEXT, f"{_PROG} --repeat 3 --json out.json --plot out.png")
+    add_consumer(parser)
     add = parser.add_argument
-    add("--engine", type=Path, default=pretrained_path("d4"), help="the encoder, .onnx or .plan")
-    add("--device", default="cpu", help="where the encoder and the tests run: cpu or cuda")
     add(
         "--loads",
         type=positive_float,
@@ -48,15 +45,7 @@ def _parser() -> CommandParser:
         help="events a second that count as capacity; 0 measures it first",
     )
     add("--repeat", type=positive_int, default=1, help="runs of each kind, taking turns")
-    add(
-        "--consumer",
-        type=str.split,
-        default=[],
-        metavar="OPTIONS",
-        help="more options of stream-consumer, as one word: --consumer='--max-delay 1ms'",
-    )
-    add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
-    add("--plot", type=Path, metavar="FILE", help="draw it, .png or .pdf")
+    add_saving(parser)
     add_feed(parser)
     return parser
 

@@ -2,11 +2,34 @@
 
 import argparse
 import math
+from pathlib import Path
 
 from engines.command import CommandParser, positive_float, positive_int
+from engines.pretrained import pretrained_path
 from stream.message import DTYPES
 
-__all__ = ["add_feed", "at_least_zero"]
+__all__ = ["add_consumer", "add_feed", "add_saving", "at_least_zero"]
+
+
+def add_consumer(parser: CommandParser) -> None:
+    """Add which consumer is measured."""
+    add = parser.add_argument
+    add("--engine", type=Path, default=pretrained_path("d4"), help="the encoder, .onnx or .plan")
+    add("--device", default="cpu", help="where the encoder and the tests run: cpu or cuda")
+    add(
+        "--consumer",
+        type=str.split,
+        default=[],
+        metavar="OPTIONS",
+        help="more options of stream-consumer, as one word: --consumer='--max-delay 1ms'",
+    )
+
+
+def add_saving(parser: CommandParser) -> None:
+    """Add where a measurement goes."""
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
+    add("--plot", type=Path, metavar="FILE", help="draw it, .png or .pdf")
 
 
 def add_feed(

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.load_options import add_saving
 from engines.command import CommandParser, positive_float, positive_int
 from engines.pretrained import pretrained_path
 
@@ -43,8 +44,7 @@ def parser() -> CommandParser:
     add("--threads", type=positive_int, default=1, help="CPU threads")
     add("--seconds", type=positive_float, default=0.2, help="of one timing, at least")
     add("--repeat", type=positive_int, default=7, help="timings of everything, taking turns")
-    add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
-    add("--plot", type=Path, metavar="FILE", help="draw it, .png or .pdf")
+    add_saving(made)
     return made
 
 

@@ -2,12 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from bench.load_options import add_feed
+from bench.load_options import add_consumer, add_feed, add_saving
 from engines.command import CommandParser, positive_int
-from engines.pretrained import pretrained_path
 
 __all__ = ["parser", "run"]
 
@@ -22,19 +20,10 @@ def parser() -> CommandParser:
     made = CommandParser(
         "bench-throughput stream", _TEXT, "bench-throughput stream --repeat 5 --json out.json"
     )
+    add_consumer(made)
     add = made.add_argument
-    add("--engine", type=Path, default=pretrained_path("d4"), help="the encoder, .onnx or .plan")
-    add("--device", default="cpu", help="where the encoder and the tests run: cpu or cuda")
     add("--repeat", type=positive_int, default=3, help="rounds, in which everything takes its turn")
-    add(
-        "--consumer",
-        type=str.split,
-        default=[],
-        metavar="OPTIONS",
-        help="more options of stream-consumer, as one word: --consumer='--max-delay 1ms'",
-    )
-    add("--json", type=Path, metavar="FILE", help="save everything with a machine stamp")
-    add("--plot", type=Path, metavar="FILE", help="draw it, .png or .pdf")
+    add_saving(made)
     add_feed(made, dtypes=True)
     return made
 
