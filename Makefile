@@ -13,7 +13,7 @@ help:
 	@echo "make setup   install into $(VENV)"
 	@echo "make lint    ruff and the import contracts"
 	@echo "make types   mypy, strict"
-	@echo "make bench   speed, honesty of the null, physics on the bundled events (after make demo)"
+	@echo "make bench   speed, latency, honesty of the null, physics on the bundled events (after make demo)"
 	@echo "make ci      lint, types, test, demo"
 	@echo "make clean   remove $(VENV), demo/ and caches"
 
@@ -43,6 +43,9 @@ types: setup
 
 bench: setup
 	$(BIN)/bench-throughput nplm
+	$(BIN)/bench-throughput embed
+	$(BIN)/bench-throughput stream --repeat 1
+	$(BIN)/bench-latency
 	$(BIN)/bench-null --windows 200 --toys 500 --calibrations 8
 	$(BIN)/bench-physics engines $(BENCH)
 
