@@ -58,7 +58,8 @@ def describe(artifact: "ReferenceArtifact") -> str:
 def _origin(facts: "ReferenceFacts") -> Iterator[tuple[str, str]]:
     yield "created", facts.created
     yield "versions", ", ".join(f"{name} {text}" for name, text in facts.versions.items())
-    yield "engine", f"{facts.engine_fingerprint}, in {facts.precision}"
+    yield "engine", facts.engine_fingerprint
+    yield "precision", facts.precision
     yield "window", str(facts.window)
     yield "loss", facts.loss
     sizes = f"basis {facts.n_basis}, reference {facts.n_ref}, pool {facts.n_pool} events"

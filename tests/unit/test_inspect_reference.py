@@ -53,7 +53,8 @@ def text(nulls: dict[int, WidthNulls]) -> str:
     [
         "created      2026-01-01T00:00:00+00:00",
         "versions     nplm-stream 0.1.0, torch 2.6.0",
-        "engine       " + "ab" * 32 + ", in fp32",
+        "engine       " + "ab" * 32,
+        "precision    fp32",
         "window       500 events",
         "loss         likelihood",
         "samples      basis 5000, reference 8000, pool 30000 events; shuffled from",
