@@ -46,7 +46,7 @@ def _plan(path: Path) -> str:
     from engines.plans.plan_file import read_plan
 
     facts, _ = read_plan(path)
-    return describe_plan(facts) + _lines([("runs here", _runs_here(facts))])
+    return describe_plan(facts) + _lines([("runs here", _runs_here(facts, path))])
 
 
 def _reference(path: Path) -> str:
@@ -146,13 +146,13 @@ def _encoder(facts: "EngineFacts") -> Iterator[tuple[str, str]]:
         yield "trained", f"{facts.created} by {_named(facts.versions)}"
 
 
-def _runs_here(facts: "PlanFacts") -> str:
+def _runs_here(facts: "PlanFacts", path: Path) -> str:
     from engines.plans.plan_file import check_runnable
     from engines.plans.tensorrt_api import gpu_capability, load_tensorrt
 
     try:
         api = load_tensorrt(facts.flavour)
-        check_runnable(facts, api.flavour, api.version, gpu_capability())
+        check_runnable(facts, api.flavour, api.version, gpu_capability(), path)
     except (MissingPackageError, EngineUnavailableError) as exc:
         return f"no: {exc}"
     return f"yes, by {api.name}"

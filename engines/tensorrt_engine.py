@@ -62,7 +62,7 @@ class TensorRTEngine(RingEngine):
         if self._engine is None:
             msg = (
                 f"{path} must be a plan that {self._api.name} can load; it cannot; "
-                f"build it again: {plan.rebuild}"
+                f"build it again: {plan.rebuild(Path(path))}"
             )
             raise ArtifactError(msg)
 
@@ -105,12 +105,11 @@ def _check_machine(path: Path, plan: PlanFacts, api: TensorRT) -> None:
     capability = gpu_capability()
     # Without a GPU, the version can still be wrong, and is said first.
     supposed = capability or next(iter(plan.compute_capabilities), None)
-    check_runnable(plan, api.flavour, api.version, supposed)
+    check_runnable(plan, api.flavour, api.version, supposed, path)
     if capability is None:
         msg = (
             f"engine {path} must run on an NVIDIA GPU with its driver; this machine has none "
-            f"({_why_no_gpu()}); use the ONNX file it came from: --engine "
-            f"{path.with_name(plan.onnx)}, or add --fallback"
+            f"({_why_no_gpu()}); {_instead(path.with_name(Path(plan.onnx).name))}"
         )
         raise EngineUnavailableError(msg)
     if not torch.cuda.is_available():
@@ -119,6 +118,12 @@ def _check_machine(path: Path, plan: PlanFacts, api: TensorRT) -> None:
             "pip install torch, from PyPI"
         )
         raise MissingPackageError(msg)
+
+
+def _instead(onnx: Path) -> str:
+    if onnx.is_file():
+        return f"use the ONNX file it came from: --engine {onnx}, or add --fallback"
+    return f"copy the ONNX file it came from to {onnx} and use that, or add --fallback"
 
 
 def _why_no_gpu() -> str:

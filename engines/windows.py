@@ -10,6 +10,7 @@ from engines.errors import ParameterError
 __all__ = ["WindowSpec", "parse_delay_s", "parse_duration_s"]
 
 _MAX_EVENTS = 1e9
+_LONGEST_DELAY_S = 1.0
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -30,15 +31,19 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_delay_s(text: str) -> float:
-    """Return the seconds of a duration that may also be 0.
+    """Return the seconds of a short duration that may also be 0.
 
     Raises:
-        ParameterError: if it is neither 0 nor a positive number with a unit.
+        ParameterError: if it is neither 0 nor a positive number with a unit, or above 1 s.
 
     >>> parse_delay_s("0"), parse_delay_s("2ms")
     (0.0, 0.002)
     """
-    return 0.0 if text.strip() == "0" else parse_duration_s(text)
+    seconds = 0.0 if text.strip() == "0" else parse_duration_s(text)
+    if seconds > _LONGEST_DELAY_S:
+        msg = f"a delay must be at most {_LONGEST_DELAY_S:g}s; got {text!r}"
+        raise ParameterError(msg)
+    return seconds
 
 
 @dataclass(frozen=True)

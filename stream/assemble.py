@@ -9,15 +9,22 @@ import threading
 import time
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import zmq
 from prometheus_client import CollectorRegistry
 
 from engines.artifact import check_writable, versions
 from engines.engine import Engine, open_engine
-from engines.errors import ArtifactError, EngineUnavailableError, MissingPackageError
+from engines.errors import (
+    ArtifactError,
+    EngineUnavailableError,
+    MismatchError,
+    MissingPackageError,
+    ParameterError,
+)
 from engines.nplm import check_device
-from engines.plans.plan_file import read_plan_facts
+from engines.plans.plan_file import PlanFacts, read_plan_facts
 from engines.reference_file import ReferenceArtifact, load_reference
 from engines.windows import WindowSpec
 from stream.alarms import FalseAlarmRate
@@ -44,7 +51,6 @@ def run_consumer(options: argparse.Namespace) -> None:
     stopped = _stop_on_signals()
     let_stream_pass()
     far = FalseAlarmRate.parse(options.far)
-    check_device(options.device)
     timings = _timings(options)
     metrics = Metrics(CollectorRegistry(), Stages(timings))
     with ExitStack() as stack:
@@ -53,7 +59,7 @@ def run_consumer(options: argparse.Namespace) -> None:
         engine = stack.enter_context(_open_engine(options, metrics))
         artifact = load_reference(
             options.reference or options.engine.with_suffix(".ref"),
-            device=options.device,
+            device=_test_device(options.device),
             threads=options.test_threads,
         )
         artifact.check_engine(engine)
@@ -101,8 +107,9 @@ def _open_engine(options: argparse.Namespace, metrics: Metrics) -> Engine:
     """Open the engine; with `--fallback` the ONNX file beside it where this machine cannot run it.
 
     Raises:
-        EngineUnavailableError: if it cannot run, and no fallback is wanted.
+        EngineUnavailableError: if it cannot run, and there is nothing to fall back to.
         MissingPackageError: likewise.
+        MismatchError: if the ONNX file is another encoder than the plan's.
     """
     threads, max_batch = options.threads, options.max_batch
     try:
@@ -112,11 +119,36 @@ def _open_engine(options: argparse.Namespace, metrics: Metrics) -> Engine:
     except (EngineUnavailableError, MissingPackageError) as exc:
         if not options.fallback or options.engine.suffix != ".plan":
             raise
-        other = options.engine.with_name(read_plan_facts(options.engine).onnx)
+        plan = read_plan_facts(options.engine)
+        other = options.engine.with_name(Path(plan.onnx).name)
+        if not other.is_file():
+            raise
         engine = open_engine(other, threads=threads, max_batch=max_batch)
+        _check_same(engine, plan, other)
         metrics.fallback.set(1)
         _LOG.warning("%s; falling back to %s on %s", exc, other, engine.runtime)
         return engine
+
+
+def _check_same(engine: Engine, plan: PlanFacts, path: Path) -> None:
+    if engine.fingerprint != plan.fingerprint:
+        msg = (
+            f"{path} must be the encoder that the plan was made from, {plan.fingerprint}; it is "
+            f"{engine.fingerprint}; copy the right one beside the plan"
+        )
+        raise MismatchError(msg)
+
+
+def _test_device(wanted: str) -> str:
+    """Return where windows are tested: on the CPU where torch finds no GPU but the engine runs."""
+    try:
+        check_device(wanted)
+    except ParameterError as exc:
+        if not wanted.startswith("cuda"):
+            raise
+        _LOG.warning("windows are tested on the CPU: %s", exc)
+        return "cpu"
+    return wanted
 
 
 def _label(metrics: Metrics, engine: Engine, artifact: ReferenceArtifact) -> None:

@@ -10,6 +10,7 @@ from engines.windows import parse_delay_s
 
 __all__ = ["main"]
 
+_LARGEST_BATCH = 65_536
 _DESCRIPTION = """\
 Embeds the events that producers send, compares each window of embeddings with the reference, and
 reports t, p, Z and alarms: a table here, JSON lines, a ZeroMQ PUB socket, Prometheus metrics and a
@@ -59,7 +60,7 @@ def _parser() -> CommandParser:
     add("--http", default="127.0.0.1:9108", help="metrics and live page; 'off' for none")
     add("--exit-on-end", action="store_true", help="end when every source has sent its end")
     add("--max-waiting", type=positive_int, default=16, help="closed windows that may wait")
-    add("--max-batch", type=positive_int, default=2048, help="events embedded at once")
+    add("--max-batch", type=_batch, default=2048, metavar="N", help="events embedded at once")
     add(
         "--max-delay",
         type=parse_delay_s,
@@ -89,6 +90,14 @@ def _add_measuring(parser: CommandParser) -> None:
         default=True,
         help="--no-tests embeds and forgets: the stream alone",
     )
+
+
+def _batch(text: str) -> int:
+    value = positive_int(text)
+    if value > _LARGEST_BATCH:
+        msg = f"must be at most {_LARGEST_BATCH}; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def _count(text: str) -> int:

@@ -79,12 +79,19 @@ class Intake:
         closes_s = time.perf_counter() + max_delay_s
         while frames is not None:
             self.take(frames)
-            left_s = closes_s - time.perf_counter()
-            if self._batch.is_full or left_s <= 0:
+            if self._batch.is_full or time.perf_counter() >= closes_s:
                 break
-            frames = _receive(socket, int(1e3 * left_s))
+            frames = self._next(socket, closes_s)
         self.close_batch()
         return True
+
+    def _next(self, socket: Socket, closes_s: float) -> list[Frame] | None:
+        """Wait for a message until the micro-batch closes; ZeroMQ waits whole milliseconds."""
+        frames = _receive(socket, int(1e3 * (closes_s - time.perf_counter())))
+        if frames is None and (left_s := closes_s - time.perf_counter()) > 0:
+            time.sleep(left_s)
+            frames = _receive(socket, 0)
+        return frames
 
     def take(self, frames: Sequence[Frame]) -> None:
         """Add a message to the micro-batch, or refuse it."""
@@ -136,7 +143,7 @@ class Intake:
 def _receive(socket: Socket, wait_ms: int) -> list[Frame] | None:
     """Return the frames of the next message, its payload not copied; None if none comes in time."""
     # Half the cost of a poll, whose price is paid for every message where they are few.
-    socket.setsockopt(zmq.RCVTIMEO, wait_ms)
+    socket.setsockopt(zmq.RCVTIMEO, max(0, wait_ms))
     try:
         frame = socket.recv(copy=False, track=False)
     except zmq.Again:

@@ -12,6 +12,7 @@ Facts come first, so that reading them takes no megabytes; they hold the SHA-256
 import hashlib
 import json
 import os
+import shlex
 import struct
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ __all__ = ["PlanFacts", "check_runnable", "read_plan", "read_plan_facts", "write
 
 _MAGIC = b"NPLMPLAN"
 _FORMAT = 1
+#: What build-engine takes unless told otherwise.
+_BEST_BATCH, _MOST_EVENTS = 256, 4096
 _HEADER = struct.Struct("<8sII")
 #: TensorRT's own plans begin with ftrt, ptrt, or vtrt of tensorrt_rtx.
 _RAW_MAGIC = b"trt"
@@ -68,11 +71,22 @@ class PlanFacts:
     engine_bytes: int = 0
     checksum: str = ""
 
-    @property
-    def rebuild(self) -> str:
-        """The command that builds the plan again."""
-        precision = "" if self.precision == "fp32" else f" --precision {self.precision}"
-        return f"build-engine {self.onnx} -o {Path(self.onnx).with_suffix('.plan')}{precision}"
+    def rebuild(self, path: Path | None = None) -> str:
+        """Return the command that builds the plan again.
+
+        Args:
+            path: where it stands, with its encoder beside it; None if that is not known.
+        """
+        onnx = Path(self.onnx).name
+        output = path or Path(onnx).with_suffix(".plan")
+        words = ["build-engine", str(output.with_name(onnx)), "-o", str(output)]
+        for option, value, default in (
+            ("--precision", self.precision, "fp32"),
+            ("--opt-batch", self.opt_batch, _BEST_BATCH),
+            ("--max-batch", self.max_batch, _MOST_EVENTS),
+        ):
+            words += [] if value == default else [option, str(value)]
+        return shlex.join(words)
 
 
 def write_plan(path: str | Path, facts: PlanFacts, engine: bytes) -> PlanFacts:
@@ -134,7 +148,11 @@ def read_plan_facts(path: str | Path) -> PlanFacts:
 
 
 def check_runnable(
-    facts: PlanFacts, api_flavour: str, api_version: str, capability: str | None
+    facts: PlanFacts,
+    api_flavour: str,
+    api_version: str,
+    capability: str | None,
+    path: Path | None = None,
 ) -> None:
     """Refuse a plan that the TensorRT or the GPU of a machine cannot run.
 
@@ -143,28 +161,29 @@ def check_runnable(
         api_flavour: the TensorRT that is installed, tensorrt or tensorrt_rtx.
         api_version: its version.
         capability: compute capability of the GPU, such as 8.9; None where there is no GPU.
+        path: of the plan.
 
     Raises:
         EngineUnavailableError: in one sentence, with both sides and the command that rebuilds.
     """
-    built = f"{facts.flavour} {facts.version}"
+    built, name = f"{facts.flavour} {facts.version}", f" {path}" if path else ""
     if (api_flavour, api_version) != (facts.flavour, facts.version):
         msg = (
-            f"the plan must run with {built}, which built it; got {api_flavour} {api_version}; "
-            f"build it again here: {facts.rebuild}"
+            f"the plan{name} must run with {built}, which built it; got {api_flavour} "
+            f"{api_version}; build it again here: {facts.rebuild(path)}"
         )
         raise EngineUnavailableError(msg)
     if capability is None:
         msg = (
-            f"the plan must run on a GPU that CUDA can use; got none; run {facts.onnx} on the CPU, "
-            f"or build it where there is a GPU: {facts.rebuild}"
+            f"the plan{name} must run on a GPU that CUDA can use; got none; run {facts.onnx} on "
+            f"the CPU, or build it where there is a GPU: {facts.rebuild(path)}"
         )
         raise EngineUnavailableError(msg)
     if capability not in facts.compute_capabilities:
         msg = (
-            f"the plan must run on a GPU of compute capability "
+            f"the plan{name} must run on a GPU of compute capability "
             f"{' or '.join(facts.compute_capabilities)}, which {built} built it for; got "
-            f"{capability}; build it again here: {facts.rebuild}"
+            f"{capability}; build it again here: {facts.rebuild(path)}"
         )
         raise EngineUnavailableError(msg)
 
@@ -224,7 +243,7 @@ def _checksum(facts: PlanFacts, engine: bytes) -> str:
 
 def _check_length(path: Path, facts: PlanFacts, first: int, size: int) -> None:
     if size < first + facts.engine_bytes:
-        raise _truncated(path, f"{first + facts.engine_bytes}", size, facts.rebuild)
+        raise _truncated(path, f"{first + facts.engine_bytes}", size, facts.rebuild(path))
 
 
 def _truncated(path: Path, expected: str, got: int, command: str = "") -> ArtifactError:

@@ -495,3 +495,22 @@ def test_without_tests_events_are_embedded_and_forgotten(
         setup.consumer.close()
     assert setup.consumer.n_events == 30 * PER_MESSAGE
     assert setup.consumer.tester.n_tested == setup.consumer.n_unclosed == 0
+
+
+@pytest.mark.parametrize("delay_s", [0.0005, 0.002, 0.0073])
+def test_deadline_is_kept_below_a_millisecond_too(
+    artifact: ReferenceArtifact, tmp_path: Path, context: Context, track: Track, delay_s: float
+) -> None:
+    pull = track(open_receiver(context, f"ipc://{tmp_path}/events.sock"))
+    push = track(open_sender(context, bound_endpoint(pull)))
+    waited_s = []
+    with opened(artifact, tmp_path, CountWindows(N_WINDOW)) as setup:
+        for seq in range(8):
+            push.send_multipart(good(seq))
+            assert pull.poll(20_000)
+            started = time.perf_counter()
+            assert setup.consumer.intake.gather(pull, delay_s)
+            waited_s.append(time.perf_counter() - started)
+        setup.consumer.close()
+    assert min(waited_s) >= delay_s
+    assert setup.consumer.n_events == 8 * PER_MESSAGE

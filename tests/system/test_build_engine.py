@@ -1,5 +1,6 @@
 """`build-engine` and `inspect-engine`: real plans of tensorrt_rtx, made without a GPU."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -270,8 +271,9 @@ def test_plan_of_another_version_is_refused_with_both_and_inspected_all_the_same
     path, facts, engine = plan
     write_plan(path, replace(facts, version="1.2.0.54"), engine)
     sentence = (
-        f"the plan must run with tensorrt_rtx 1.2.0.54, which built it; got tensorrt_rtx "
-        f"{trt.__version__}; build it again here: build-engine d4.onnx -o d4.plan"
+        f"the plan {path} must run with tensorrt_rtx 1.2.0.54, which built it; got tensorrt_rtx "
+        f"{trt.__version__}; build it again here: build-engine {path.with_name('d4.onnx')} "
+        f"-o {path}"
     )
     with pytest.raises(EngineUnavailableError) as caught:
         open_engine(path)
@@ -289,7 +291,8 @@ def test_inspected_plan_says_why_this_machine_cannot_run_it(
     assert code == 0
     last = out.splitlines()[-1]
     if gpu_capability() is None:
-        assert last.startswith("runs here    no: the plan must run on a GPU that CUDA can use; got")
+        said = f"the plan {plan[0]} must run on a GPU that CUDA can use; got"
+        assert last.startswith(f"runs here    no: {said}")
     else:
         assert last.startswith("runs here    ")
 
@@ -303,7 +306,7 @@ def test_truncated_and_foreign_files_are_refused(
     path.write_bytes(content[:1000])
     bare.write_bytes(engine)
     cut.write_bytes(pretrained_path("d4").read_bytes()[:1000])
-    n, command = len(content), "build-engine d4.onnx -o d4.plan"
+    n, command = len(content), f"build-engine {path.with_name('d4.onnx')} -o {path}"
     for file, said in (
         (path, f"{path} is truncated: it must hold {n} bytes; got 1000; build it again: {command}"),
         (bare, f"{bare} must be a plan of build-engine; got TensorRT's bare engine, as trtexec"),
@@ -347,3 +350,18 @@ def test_help_is_quick_because_heavy_packages_wait(module: str) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_tests_of_the_comparison_compile_before_their_threads_start(tmp_path: Path) -> None:
+    """A first run on a machine: nothing is compiled yet."""
+    words = [sys.executable, "-m", "engines.build_engine", str(pretrained_path("d4"))]
+    done = subprocess.run(
+        [*words, "-o", str(tmp_path / "d4.plan"), "--threads", "2", "--tensorrt", "tensorrt_rtx"],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Z            with d4.ref" in done.stdout

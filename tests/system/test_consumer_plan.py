@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnx
 import pytest
 
 from engines.artifact import fingerprint, read_facts
-from engines.plans.plan_file import PlanFacts, write_plan
+from engines.plans.plan_file import PlanFacts, read_plan, write_plan
 from engines.samples import sample_path
 from tests.support_commands import (
     Launch,
@@ -126,3 +127,47 @@ def test_delay_that_is_none_is_told(plan: Path) -> None:
     assert code == 2
     assert "--max-delay" in err
     assert "a duration must be a number above zero" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--max-delay", "2s", "a delay must be at most 1s"),
+        ("--max-batch", "100000000", "must be at most 65536"),
+        ("--device", "gpu", "device must be"),
+    ],
+)
+def test_options_beyond_their_range_are_told(
+    plan: Path, option: str, value: str, said: str
+) -> None:
+    onnx_file = plan.with_suffix(".onnx")
+    code, _, err = run_command("stream-consumer", "--engine", onnx_file, option, value)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_fallback_to_another_encoder_is_refused(plan: Path, tmp_path: Path) -> None:
+    facts, engine = read_plan(plan)
+    write_plan(tmp_path / "tiny.plan", replace(facts, fingerprint="0" * 64), engine)
+    words = ("stream-consumer", "--engine", tmp_path / "tiny.plan", "--fallback", "--http", "off")
+    code, _, err = run_command(*words)
+    assert code == 2
+    assert f"copy the ONNX file it came from to {tmp_path / 'tiny.onnx'}" in err
+    (tmp_path / "tiny.onnx").write_bytes(plan.with_suffix(".onnx").read_bytes())
+    code, _, err = run_command(*words)
+    assert code == 2
+    assert "must be the encoder that the plan was made from, 000" in err
+
+
+def test_fallback_covers_the_tests_too(plan: Path, launch: Launch) -> None:
+    port = free_port()
+    consumer = launch(
+        *("stream-consumer", "--engine", plan, "--fallback", "--device", "cuda", "--http", port),
+        *("--endpoint", "tcp://127.0.0.1:*"),
+    )
+    wait_until(lambda: fetch(port, "/readyz")[0] == 200, "ready", consumer)
+    consumer.send_signal(signal.SIGTERM)
+    code, _, err = finish(consumer)
+    assert code == 0, err
+    assert "windows are tested on the CPU: device must be cpu" in err

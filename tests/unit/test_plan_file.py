@@ -1,5 +1,6 @@
 """A plan and its facts go round; what cannot be run or read is refused in one sentence."""
 
+import json
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_truncated_engine_says_how_many_bytes_are_missing(plan: Path) -> None:
     plan.write_bytes(content[:-5])
     sentence = (
         f"{plan} is truncated: it must hold {len(content)} bytes; got {len(content) - 5}; "
-        f"build it again: {REBUILD}"
+        f"build it again: build-engine {plan.with_name('d4.onnx')} -o {plan} --precision fp16"
     )
     assert said(plan) == sentence
     with pytest.raises(ArtifactError) as caught:
@@ -172,3 +173,28 @@ def test_wrong_machine_is_said_in_one_sentence(
     with pytest.raises(EngineUnavailableError) as caught:
         check_runnable(FACTS, *machine)
     assert str(caught.value) == sentence
+
+
+def test_command_that_rebuilds_names_the_files_and_what_was_asked_for() -> None:
+    facts = replace(FACTS, precision="fp32", opt_batch=256, max_batch=4096)
+    assert facts.rebuild() == "build-engine d4.onnx -o d4.plan"
+    facts = replace(FACTS, precision="bf16", opt_batch=64, max_batch=128)
+    assert facts.rebuild(Path("a b/x.plan")) == (
+        "build-engine 'a b/d4.onnx' -o 'a b/x.plan' --precision bf16 --opt-batch 64 --max-batch 128"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("engine_bytes", "a"), ("differences", [1]), ("max_batch", "x"), ("dim", None)],
+)
+def test_facts_of_another_type_are_refused(plan: Path, name: str, value: object) -> None:
+    content = plan.read_bytes()
+    (length,) = struct.unpack_from("<I", content, 12)
+    stored = json.loads(content[16 : 16 + length])
+    text = json.dumps({**stored, name: value}).encode()
+    head = struct.pack("<8sII", b"NPLMPLAN", 1, len(text))
+    plan.write_bytes(head + text + content[16 + length :])
+    for read in (read_plan, read_plan_facts):
+        with pytest.raises(ArtifactError, match=f"damaged .{name} must be"):
+            read(plan)
