@@ -12,6 +12,7 @@ Facts come first, so that reading them takes no megabytes; they hold the SHA-256
 import hashlib
 import json
 import os
+import reprlib
 import shlex
 import struct
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +29,11 @@ _MAGIC = b"NPLMPLAN"
 _FORMAT = 1
 #: What build-engine takes unless told otherwise.
 _BEST_BATCH, _MOST_EVENTS = 256, 4096
+_TYPES = {
+    **dict.fromkeys(("dim", "min_batch", "opt_batch", "max_batch", "engine_bytes"), int),
+    **dict.fromkeys(("fingerprint", "precision", "flavour", "version", "onnx", "checksum"), str),
+    "differences": dict,
+}
 _HEADER = struct.Struct("<8sII")
 #: TensorRT's own plans begin with ftrt, ptrt, or vtrt of tensorrt_rtx.
 _RAW_MAGIC = b"trt"
@@ -232,7 +238,12 @@ def _facts(stored: dict[str, Any]) -> PlanFacts:
     for name in ("trained_on", "reserved"):
         engine[name] = tuple(SampleFacts(**item) for item in engine[name])
     capabilities = tuple(stored.pop("compute_capabilities"))
-    return PlanFacts(engine=EngineFacts(**engine), compute_capabilities=capabilities, **stored)
+    facts = PlanFacts(engine=EngineFacts(**engine), compute_capabilities=capabilities, **stored)
+    for name, kind in _TYPES.items():
+        if type(value := getattr(facts, name)) is not kind:
+            msg = f"{name} must be {kind.__name__}; got {reprlib.repr(value)}"
+            raise TypeError(msg)
+    return facts
 
 
 def _checksum(facts: PlanFacts, engine: bytes) -> str:

@@ -196,5 +196,5 @@ def test_facts_of_another_type_are_refused(plan: Path, name: str, value: object)
     head = struct.pack("<8sII", b"NPLMPLAN", 1, len(text))
     plan.write_bytes(head + text + content[16 + length :])
     for read in (read_plan, read_plan_facts):
-        with pytest.raises(ArtifactError, match=f"damaged .{name} must be"):
+        with pytest.raises(ArtifactError, match=rf"damaged \({name} must be"):
             read(plan)

@@ -234,14 +234,10 @@ def test_a_plan_for_another_gpu_or_version_names_both_and_the_command(
     path: Path, gpu: FakeGpu
 ) -> None:
     make_plan(path, compute_capabilities=("9.0",))
-    with pytest.raises(
-        EngineUnavailableError, match=r"9\.0.*got 8\.9.*build-engine \S*/d4\.onnx -o"
-    ):
+    with pytest.raises(EngineUnavailableError, match=r"9\.0.*got 8\.9.*build-engine"):
         open_engine(path)
     make_plan(path, version="10.0.1")
-    with pytest.raises(
-        EngineUnavailableError, match=r"10\.0\.1.*10\.13\.0\.35.*build-engine \S*/d4"
-    ):
+    with pytest.raises(EngineUnavailableError, match=r"10\.0\.1.*10\.13\.0\.35.*build-engine"):
         open_engine(path)
 
 
