@@ -9,7 +9,7 @@ from typing import Any
 from bench.hdr import Recording
 from bench.processes import Process, free_endpoint, start
 from engines.errors import ArtifactError, WorkerError
-from stream.stages import STAGES
+from stream.stages import DURATIONS
 
 __all__ = [
     "Cpu",
@@ -23,7 +23,6 @@ __all__ = [
 ]
 
 _END_S = 120.0
-_RECORDED = (*STAGES, "latency")
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _read(load: dict[str, float], timings: Path, results: Path) -> StreamRun:
         tests = [json.loads(line) for line in results.read_text().splitlines()]
         return StreamRun(
             load=load,
-            stages={name: Recording.from_counts(record["stages"][name]) for name in _RECORDED},
+            stages={name: Recording.from_counts(record["stages"][name]) for name in DURATIONS},
             events=record["events"],
             wall_s=record["wall_s"],
             cpu=Cpu.of(record["cpu_s"]),

@@ -87,9 +87,7 @@ def _text(results: dict[str, Any]) -> str:
     ]
     for engine in results["engines"]:
         flops = engine["flops_per_event"]
-        needs = "graph unknown" if flops is None else f"{flops} FLOP"
-        if "absent objects left out" in engine["runtime"]:
-            needs += " (as if all objects were there)"
+        needs = "graph unknown" if flops is None else f"{flops} FLOP with all objects"
         lines += [
             f"{engine['engine']}: {engine['runtime']}; "
             f"{needs} and {engine['bytes_per_event']} bytes an event",

@@ -37,7 +37,7 @@ from stream.priority import let_stream_pass
 from stream.results import JsonLines, Publisher, Sink, Table
 from stream.service import Consumer, Limits
 from stream.sliding import open_windows, panes_per_window
-from stream.stages import Stages
+from stream.stages import DURATIONS, Stages
 from stream.tester import Outputs
 from stream.timings import Timings
 
@@ -90,7 +90,7 @@ def _timings(options: argparse.Namespace) -> Timings | None:
     if options.timings is None:
         return None
     check_writable(options.timings)
-    return Timings(options.timings, options.timings_skip)
+    return Timings(options.timings, DURATIONS, options.timings_skip)
 
 
 def _serve(stack: ExitStack, address: str, registry: CollectorRegistry) -> Page:

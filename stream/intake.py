@@ -100,6 +100,7 @@ class Intake:
             header = decode_header(frames)
             if not self._batch.fits(header.n):
                 self.close_batch()
+                received_s, received_ns = time.perf_counter(), self._now_ns()
             read_payload(frames[1], header.dtype, self._batch.rows(header.n))
             wire_s = _age_s(header, received_ns)
             n_missing = self._sequences.check(header.source, header.seq)

@@ -5,9 +5,10 @@ Python per event, and the interpreter's lock is free meanwhile.
 """
 
 import numpy as np
-from numba import njit, types, uint16, uint32
+from numba import types, uint16, uint32
 
 from engines.errors import MessageError
+from engines.kernels import kernel
 from engines.types import AnyArray, FloatArray
 from stream.message import Frame, Reason
 
@@ -57,7 +58,7 @@ def _aligned(payload: Frame) -> AnyArray:
 
 # The largest bits of the numbers without their sign tell infinities and NaN, those of pT with
 # their sign tell negative ones. Three numbers at a time become vector instructions.
-@njit(_TWO(uint32[::1]), nogil=True, cache=True)
+@kernel(_TWO(uint32[::1]))
 def _largest(bits: AnyArray) -> tuple[int, int]:
     """Return the largest bits without sign, and of pT with it, of (n * 19 * 3,) float32."""
     magnitude, largest_pt = uint32(0), uint32(0)
@@ -70,7 +71,7 @@ def _largest(bits: AnyArray) -> tuple[int, int]:
     return magnitude, largest_pt  # type: ignore[return-value]
 
 
-@njit(_TWO(_HALVES, uint32[::1]), nogil=True, cache=True)
+@kernel(_TWO(_HALVES, uint32[::1]))
 def _widen(halves: AnyArray, bits: AnyArray) -> tuple[int, int]:
     """Put the bits of halves where float32 has them; return the largest as `_largest` does."""
     magnitude, largest_pt = uint32(0), uint32(0)

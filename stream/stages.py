@@ -7,7 +7,7 @@
     window   embedded to placed in a window
 
 The first four add up to the latency, production to embedding. The wire is the difference of two
-clocks; the others are of one that never jumps.
+clocks, zero where the producer's is ahead; the others are of one that never jumps.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,12 @@ from stream.durations import Durations
 from stream.message import Header
 from stream.timings import Timings
 
-__all__ = ["LATENCY", "STAGES", "Arrival", "Stages"]
+__all__ = ["DURATIONS", "LATENCY", "STAGES", "Arrival", "Stages"]
 
 STAGES = ("wire", "decode", "wait", "embed", "window")
 LATENCY = "latency"
+#: What is kept of every message, in this order.
+DURATIONS = (*STAGES, LATENCY)
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class Stages:
 
     def __init__(self, timings: Timings | None = None) -> None:
         """Start without a message."""
-        self.durations = Durations((*STAGES, LATENCY))
+        self.durations = Durations(DURATIONS)
         self._timings = timings
 
     def engine_cpu(self) -> AbstractContextManager[None]:
@@ -72,7 +74,7 @@ class Stages:
         embed_s, window_s = embedded_s - closed_s, placed_s - embedded_s
         for message in messages:
             row = (
-                message.wire_s,
+                max(0.0, message.wire_s),
                 message.decoded_s - message.received_s,
                 closed_s - message.decoded_s,
                 embed_s,

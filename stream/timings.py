@@ -17,7 +17,6 @@ from engines.errors import ArtifactError
 
 __all__ = ["Timings", "highest_equivalent_ns"]
 
-_NAMES = ("wire", "decode", "wait", "embed", "window", "latency")
 #: 2^10 buckets in each power of two.
 _SUB_BUCKET_BITS = 10
 
@@ -37,13 +36,14 @@ class Timings:
 
     Args:
         path: the file that `save` writes.
+        names: of a message's durations, in the order in which they are added.
         skip_events: events to leave out at the start: a warm-up.
     """
 
-    def __init__(self, path: Path, skip_events: int = 0) -> None:
+    def __init__(self, path: Path, names: Sequence[str], skip_events: int = 0) -> None:
         """Start the account when the first events have been skipped."""
-        self._path, self._left_out = path, skip_events
-        self._counts: list[Counter[int]] = [Counter() for _ in _NAMES]
+        self._path, self._names, self._left_out = path, tuple(names), skip_events
+        self._counts: list[Counter[int]] = [Counter() for _ in self._names]
         self._started: dict[str, Any] | None = None
         self._stopped: dict[str, Any] | None = None
         self._n_events = 0
@@ -56,15 +56,15 @@ class Timings:
         yield
         self._engine_cpu_s += time.thread_time() - started_s
 
-    def add(self, n_events: int, stages_s: Sequence[float]) -> None:
-        """Count a message's events at its durations, in the order wire to window, then latency."""
+    def add(self, n_events: int, durations_s: Sequence[float]) -> None:
+        """Count a message's events at its durations."""
         if self._left_out > 0:
             self._left_out -= n_events
             return
         if self._started is None:
             self._started = self._clocks()
         self._n_events += n_events
-        for counts, seconds in zip(self._counts, stages_s, strict=True):
+        for counts, seconds in zip(self._counts, durations_s, strict=True):
             counts[highest_equivalent_ns(max(0, round(1e9 * seconds)))] += n_events
 
     def stop(self) -> None:
@@ -87,7 +87,7 @@ class Timings:
             for name in now["threads"]
         }
         record = {
-            "stages": dict(zip(_NAMES, map(dict, self._counts), strict=True)),
+            "stages": dict(zip(self._names, map(dict, self._counts), strict=True)),
             "events": self._n_events,
             "wall_s": now["wall"] - started["wall"],
             "cpu_s": {

@@ -5,12 +5,11 @@ over the same events are better served by matrix products (`sums`).
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import boolean, float32, float64, int64, void
 
+from engines.kernels import kernel
 from engines.types import Float64Array, FloatArray, IntArray
 
 __all__ = ["fused_sums"]
@@ -21,9 +20,12 @@ _LARGEST_F = 700.0
 _LN2 = math.log(2.0)
 _PER_LN2 = 1.0 / _LN2
 _TAYLOR = tuple(1.0 / math.factorial(n) for n in range(10, -1, -1))
+#: Sums may be taken in another order: the loops become vector instructions.
+_FASTMATH = {"reassoc", "contract", "nsz"}
 
 
-def _fill_exp_minus_abs(x: FloatArray, out: Float64Array) -> None:
+@kernel(void(float32[::1], float64[::1]), fastmath=_FASTMATH)
+def _exp_minus_abs(x: FloatArray, out: Float64Array) -> None:
     """Put e^-|x| into `out`, to 2e-13 of its value; |x| above 700 counts as 700.
 
     2^k e^y with |y| <= ln(2) / 2, the power of two put together from its bits and e^y its Taylor
@@ -41,7 +43,11 @@ def _fill_exp_minus_abs(x: FloatArray, out: Float64Array) -> None:
         out[i] *= series
 
 
-def _row_sums(
+@kernel(
+    void(float32[:, ::1], int64, float32[::1], boolean, float64[::1]),
+    fastmath=_FASTMATH,
+)
+def _piece_sums(
     psi: FloatArray, first_column: int, a: FloatArray, likelihood: bool, out: Float64Array
 ) -> None:
     """Put the sums over the rows of h(f), e^f - 1 and h'(f) psi into `out`.
@@ -93,7 +99,11 @@ def _row_sums(
     out[1] = excess
 
 
-def _fused_sums(
+@kernel(
+    void(float32[:, ::1], int64, int64[:, ::1], float32[:, ::1], boolean, float64[:, ::1]),
+    fastmath=_FASTMATH,
+)
+def fused_sums(
     psi: FloatArray,
     first_column: int,
     bounds: IntArray,
@@ -114,16 +124,3 @@ def _fused_sums(
     for piece in range(len(bounds)):
         rows = psi[bounds[piece, 0] : bounds[piece, 1]]
         _piece_sums(rows, first_column, a[piece], likelihood, out[piece])
-
-
-def _compile(function: Callable[..., None]) -> Any:  # noqa: ANN401 - numba has no types
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to keep the compiled code in: compile in every process
-        return njit(**options)(function)
-
-
-_exp_minus_abs = _compile(_fill_exp_minus_abs)
-_piece_sums = _compile(_row_sums)
-fused_sums = _compile(_fused_sums)

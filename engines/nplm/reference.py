@@ -129,7 +129,7 @@ class CachedReference:
         return self.features(self.embeddings) if self._given_psi is None else self._given_psi
 
     def prepare(self) -> None:
-        """Compute the reference's features and compile the fit, so that no window waits for it."""
+        """Compute the reference's features and try a fit, so that no window waits for it."""
         self.test(self.embeddings[:1])
 
     @cached_property

@@ -23,7 +23,6 @@ from tests.support_commands import (
     fetch,
     finish,
     free_port,
-    launcher,
     run_command,
     tiny_encoder,
     wait_until,
@@ -33,12 +32,6 @@ WINDOW = 500
 PER_MESSAGE = 256
 STREAM = f"{sample_path('sm_cocktail')}@100000:105300"
 N_STREAM = 5300
-
-
-@pytest.fixture
-def launch() -> Iterator[Launch]:
-    with launcher() as start:
-        yield start
 
 
 @pytest.fixture(scope="module")

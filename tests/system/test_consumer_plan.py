@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from tests.support_commands import (
     fetch,
     finish,
     free_port,
-    launcher,
     run_command,
     tiny_encoder,
     wait_until,
@@ -28,12 +26,6 @@ from tests.support_commands import (
 
 STREAM = f"{sample_path('sm_cocktail')}@100000:105300"
 N_STREAM = 5300
-
-
-@pytest.fixture
-def launch() -> Iterator[Launch]:
-    with launcher() as start:
-        yield start
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
@@ -17,11 +18,11 @@ import pytest
 from engines.types import FloatArray
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
 from stream.message import Message, decode_message
+from tests.support_commands import Launch, finish
 
 MakeEvents: TypeAlias = Callable[..., FloatArray]
 Track: TypeAlias = Callable[[Socket], Socket]
 Receive: TypeAlias = Callable[[Socket], list[bytes]]
-Launch: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 
 N_BACKGROUND = 2000
 
@@ -47,23 +48,8 @@ def files(tmp_path: Path, make_events: MakeEvents) -> Files:
 
 
 @pytest.fixture
-def launch() -> Iterator[Launch]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: object) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stream.producer", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=20)
+def produce(launch: Launch) -> Launch:
+    return partial(launch, "stream-producer")
 
 
 @pytest.fixture
@@ -78,15 +64,10 @@ def until_the_end(socket: Socket, receive: Receive) -> list[Message]:
     return messages
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=30)
-    return process.returncode, out, err
-
-
 def test_every_event_arrives_in_order(
-    launch: Launch, consumer: Socket, receive: Receive, files: Files
+    produce: Launch, consumer: Socket, receive: Receive, files: Files
 ) -> None:
-    process = launch(
+    process = produce(
         files.background, "--endpoint", bound_endpoint(consumer), "--rate", 0, "--batch", 300
     )
     messages = until_the_end(consumer, receive)
@@ -104,12 +85,12 @@ def test_every_event_arrives_in_order(
 
 
 def test_signal_stands_where_the_log_says(
-    launch: Launch, consumer: Socket, receive: Receive, files: Files
+    produce: Launch, consumer: Socket, receive: Receive, files: Files
 ) -> None:
     log = files.folder / "truth.jsonl"
 
     def run(seed: int) -> tuple[FloatArray, str]:
-        process = launch(
+        process = produce(
             *(files.background, "--endpoint", bound_endpoint(consumer), "--rate", 0),
             *("--inject", files.signal, "--fraction", 0.1, "--after", 500),
             *("--seed", seed, "--log", log, "--source", f"run-{seed}"),
@@ -142,9 +123,9 @@ def test_signal_stands_where_the_log_says(
 
 
 def test_range_limit_loop_and_dtype(
-    launch: Launch, consumer: Socket, receive: Receive, files: Files
+    produce: Launch, consumer: Socket, receive: Receive, files: Files
 ) -> None:
-    process = launch(
+    process = produce(
         *(f"{files.background}@100:200", "--endpoint", bound_endpoint(consumer), "--rate", 0),
         *("--events", 250, "--loop", "--dtype", "f2"),
     )
@@ -156,9 +137,9 @@ def test_range_limit_loop_and_dtype(
 
 
 def test_signal_that_runs_out_is_told(
-    launch: Launch, consumer: Socket, receive: Receive, files: Files
+    produce: Launch, consumer: Socket, receive: Receive, files: Files
 ) -> None:
-    process = launch(
+    process = produce(
         *(files.background, "--endpoint", bound_endpoint(consumer), "--rate", 0),
         *("--inject", f"{files.signal}@0:5", "--fraction", 0.5),
     )
@@ -169,21 +150,21 @@ def test_signal_that_runs_out_is_told(
 
 
 def test_no_end_marker_where_none_is_wanted(
-    launch: Launch, consumer: Socket, receive: Receive, files: Files
+    produce: Launch, consumer: Socket, receive: Receive, files: Files
 ) -> None:
     options = ("--endpoint", bound_endpoint(consumer), "--rate", 0, "--events", 10)
-    assert finish(launch(files.background, *options, "--no-end", "--source", "first"))[0] == 0
-    assert finish(launch(files.background, *options, "--source", "second"))[0] == 0
+    assert finish(produce(files.background, *options, "--no-end", "--source", "first"))[0] == 0
+    assert finish(produce(files.background, *options, "--source", "second"))[0] == 0
     messages = until_the_end(consumer, receive)
     assert [m.header.source for m in messages] == ["first", "second", "second"]
 
 
 def test_tap_gets_what_is_published(
-    launch: Launch, context: Context, track: Track, receive: Receive, files: Files
+    produce: Launch, context: Context, track: Track, receive: Receive, files: Files
 ) -> None:
     endpoint = f"ipc://{files.folder}/tap.sock"
     sub = track(open_receiver(context, endpoint, "sub"))
-    process = launch(
+    process = produce(
         *(files.background, "--endpoint", endpoint, "--pattern", "pub"),
         *("--events", 500, "--rate", 0),
     )
@@ -194,9 +175,9 @@ def test_tap_gets_what_is_published(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_the_stream_in_order(
-    launch: Launch, consumer: Socket, receive: Receive, files: Files, number: signal.Signals
+    produce: Launch, consumer: Socket, receive: Receive, files: Files, number: signal.Signals
 ) -> None:
-    process = launch(
+    process = produce(
         files.background, "--endpoint", bound_endpoint(consumer), "--loop", "--rate", 2000
     )
     first = decode_message(receive(consumer))
@@ -209,9 +190,9 @@ def test_signal_ends_the_stream_in_order(
     assert "Traceback" not in err
 
 
-def test_signal_ends_the_wait_for_a_consumer(launch: Launch, files: Files) -> None:
+def test_signal_ends_the_wait_for_a_consumer(produce: Launch, files: Files) -> None:
     endpoint = f"ipc://{files.folder}/nobody.sock"
-    process = launch(files.background, "--endpoint", endpoint)
+    process = produce(files.background, "--endpoint", endpoint)
     assert process.stderr is not None
     assert "waiting for a consumer at ipc://" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
@@ -292,10 +273,10 @@ def test_bad_input_is_one_sentence(
 
 
 def test_taken_endpoint_is_one_sentence(
-    launch: Launch, context: Context, track: Track, files: Files
+    produce: Launch, context: Context, track: Track, files: Files
 ) -> None:
     holder = track(open_sender(context, "tcp://127.0.0.1:*", "pub"))
-    process = launch(
+    process = produce(
         files.background, "--pattern", "pub", "--endpoint", bound_endpoint(holder), "--rate", 0
     )
     code, _, err = finish(process)

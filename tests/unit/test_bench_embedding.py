@@ -92,7 +92,7 @@ def test_rates_and_shares_of_the_limits_agree(
                 assert 0 < figure["low"] <= figure["median"] <= figure["high"]
     text = capsys.readouterr().out
     assert "d4.onnx: ONNX Runtime" in text
-    assert f"{D4_FLOPS} FLOP and 244 bytes an event" in text
+    assert f"{D4_FLOPS} FLOP with all objects and 244 bytes an event" in text
 
 
 @pytest.mark.usefixtures("keep_logging")

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from engines.errors import ArtifactError
 from stream.durations import BUCKETS_S, DurationHistogram, Durations
 from stream.message import Header
-from stream.stages import Arrival, Stages
+from stream.stages import DURATIONS, Arrival, Stages
 from stream.timings import Timings, highest_equivalent_ns
 
 
@@ -74,7 +74,7 @@ def test_bucket_is_narrower_than_a_part_in_a_thousand(value_ns: int) -> None:
 
 
 def test_timings_count_events_after_the_warm_up(tmp_path: Path) -> None:
-    timings = Timings(tmp_path / "t.json", skip_events=15)
+    timings = Timings(tmp_path / "t.json", DURATIONS, skip_events=15)
     stages = Stages(timings)
     for _ in range(5):
         stages.observe([arrival(10, 0.0, 1.0, 1.5)], closed_s=1.5, embedded_s=2.0, placed_s=2.0)
@@ -94,4 +94,4 @@ def test_timings_count_events_after_the_warm_up(tmp_path: Path) -> None:
 
 def test_timings_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="choose a folder"):
-        Timings(tmp_path / "absent" / "t.json").save()
+        Timings(tmp_path / "absent" / "t.json", DURATIONS).save()

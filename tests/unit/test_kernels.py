@@ -1,0 +1,38 @@
+"""Compiled loops: one signature, with or without a folder to keep them in."""
+
+from types import FunctionType
+
+import numpy as np
+import pytest
+from numba import float64, njit, void
+
+from engines.kernels import kernel
+from engines.types import Float64Array
+
+SIGNATURE = void(float64[::1])
+
+
+def _double(x: Float64Array) -> None:
+    for i in range(len(x)):
+        x[i] *= 2.0
+
+
+def test_code_that_cannot_be_kept_is_compiled_all_the_same() -> None:
+    """As where no folder is writable; here because there is no file that it came from."""
+    nowhere = FunctionType(_double.__code__.replace(co_filename="<nowhere>"), globals())
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        njit(SIGNATURE, cache=True)(nowhere)
+    double = kernel(SIGNATURE)(nowhere)
+    x = np.arange(3.0)
+    double(x)
+    assert x.tolist() == [0.0, 2.0, 4.0]
+
+
+def test_other_types_are_refused_not_compiled() -> None:
+    @kernel(SIGNATURE)
+    def clear(x: Float64Array) -> None:
+        x[:] = 0.0
+
+    clear(np.ones(2))
+    with pytest.raises(TypeError, match="No matching definition"):
+        clear(np.ones(2, dtype=np.float32))
