@@ -14,7 +14,7 @@ from engines.types import FloatArray
 from stream.batch import MicroBatch
 from stream.block import Block
 from stream.endpoints import Socket
-from stream.features import Features, Featuriser, PendingFeatures
+from stream.features import Featuriser, PendingFeatures
 from stream.intake import Intake
 from stream.memory import EventMemory
 from stream.message import Frame, Header, Reason
@@ -102,8 +102,8 @@ class Consumer:
         batch = MicroBatch(memory, limits.max_batch)
         self.intake = Intake(batch, self._process, metrics, self._sparse_log, now_ns)
         self.tester = Tester(monitor, outputs, metrics, self._sparse_log)
-        compute = monitor.features if limits.tests else _no_features
-        self._featuriser = Featuriser(compute, metrics.features.observe)
+        self._featuriser = Featuriser(monitor.features, metrics.features.observe)
+        self._featurise = self._featuriser.submit if limits.tests else PendingFeatures.of
         self._runner = TestRunner(self._examine, self._skip, limits.max_waiting)
 
     def run(
@@ -149,7 +149,7 @@ class Consumer:
             return
         embedded_s = time.perf_counter()
         self._metrics.embedding.observe(embedded_s - closed_s)
-        features = self._featuriser.submit(embeddings)
+        features = self._featurise(embeddings)
         stop = 0
         for message in messages:
             start, stop = stop, stop + message.header.n
@@ -236,7 +236,3 @@ class Consumer:
             "far": far,
             **self.tester.snapshot(),
         }
-
-
-def _no_features(embeddings: FloatArray) -> Features:
-    return embeddings

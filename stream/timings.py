@@ -13,22 +13,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engines.errors import ArtifactError
+from engines.types import IntArray
 
 __all__ = ["Timings", "highest_equivalent_ns"]
 
 #: 2^10 buckets in each power of two.
 _SUB_BUCKET_BITS = 10
+#: Messages are sorted into buckets so many at a time.
+_FOLD = 4096
 
 
-def highest_equivalent_ns(value_ns: int) -> int:
-    """Return the largest value that shares its bucket with this one.
+def highest_equivalent_ns(values_ns: IntArray) -> IntArray:
+    """Return the largest value, up to 2^53, that shares its bucket with each of these.
 
-    >>> highest_equivalent_ns(1000), highest_equivalent_ns(1_000_000)
-    (1000, 1000447)
+    >>> highest_equivalent_ns(np.array([1000, 1_000_000])).tolist()
+    [1000, 1000447]
     """
-    shift = max(0, value_ns.bit_length() - 1 - _SUB_BUCKET_BITS)
-    return (((value_ns >> shift) + 1) << shift) - 1
+    shift = np.maximum(np.frexp(values_ns)[1] - 1 - _SUB_BUCKET_BITS, 0)
+    return np.asarray((((values_ns >> shift) + 1) << shift) - 1)
 
 
 class Timings:
@@ -47,6 +52,7 @@ class Timings:
         self._started: dict[str, Any] | None = None
         self._stopped: dict[str, Any] | None = None
         self._n_events = 0
+        self._rows: list[tuple[float, ...]] = []
         self._engine_cpu_s = 0.0
 
     @contextmanager
@@ -64,8 +70,19 @@ class Timings:
         if self._started is None:
             self._started = self._clocks()
         self._n_events += n_events
-        for counts, seconds in zip(self._counts, durations_s, strict=True):
-            counts[highest_equivalent_ns(max(0, round(1e9 * seconds)))] += n_events
+        self._rows.append((n_events, *durations_s))
+        if len(self._rows) >= _FOLD:
+            self._fold()
+
+    def _fold(self) -> None:
+        n_events, *columns = np.array(self._rows).reshape(-1, 1 + len(self._names)).T
+        self._rows.clear()
+        for counts, seconds in zip(self._counts, columns, strict=True):
+            values_ns = np.maximum(np.rint(1e9 * seconds), 0).astype(np.int64)
+            buckets, places = np.unique(highest_equivalent_ns(values_ns), return_inverse=True)
+            totals = np.bincount(places, n_events).astype(int)
+            for bucket, total in zip(buckets.tolist(), totals.tolist(), strict=True):
+                counts[bucket] += total
 
     def stop(self) -> None:
         """End the account, while the threads that it covers still live."""
@@ -80,6 +97,7 @@ class Timings:
         Raises:
             ArtifactError: if the file cannot be written.
         """
+        self._fold()
         now = self._stopped or self._clocks()
         started = self._started or now
         threads = {

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -65,12 +66,17 @@ def test_message_from_the_future_has_no_negative_latency() -> None:
     assert stages.durations.cumulative()[1][-1] == 0.0
 
 
-@pytest.mark.parametrize("value_ns", [0, 1, 1023, 1024, 2047, 2048, 999_999, 10**9, 7 * 10**12])
-def test_bucket_is_narrower_than_a_part_in_a_thousand(value_ns: int) -> None:
-    highest = highest_equivalent_ns(value_ns)
-    assert value_ns <= highest <= value_ns * 1.001
-    assert highest_equivalent_ns(highest) == highest
-    assert highest_equivalent_ns(highest + 1) > highest
+def test_bucket_is_narrower_than_a_part_in_a_thousand() -> None:
+    values_ns = np.array([0, 1, 1023, 1024, 2047, 2048, 999_999, 10**9, 7 * 10**12])
+    highest = highest_equivalent_ns(values_ns)
+    assert (values_ns <= highest).all()
+    assert (highest <= values_ns * 1.001).all()
+    assert (highest_equivalent_ns(highest) == highest).all()
+    assert (highest_equivalent_ns(highest + 1) > highest).all()
+
+
+def bucket_of(seconds: float) -> str:
+    return str(highest_equivalent_ns(np.array([round(1e9 * seconds)]))[0])
 
 
 def test_timings_count_events_after_the_warm_up(tmp_path: Path) -> None:
@@ -86,8 +92,8 @@ def test_timings_count_events_after_the_warm_up(tmp_path: Path) -> None:
     assert record["events"] == 30
     assert record["engine"] == "a stand-in"
     assert record["stages"]["wire"] == {"0": 30}
-    assert record["stages"]["decode"] == {str(highest_equivalent_ns(500_000_000)): 30}
-    assert record["stages"]["latency"] == {str(highest_equivalent_ns(1_000_000_000)): 30}
+    assert record["stages"]["decode"] == {bucket_of(0.5): 30}
+    assert record["stages"]["latency"] == {bucket_of(1.0): 30}
     assert 0 < record["cpu_s"]["engine"] <= record["cpu_s"]["process"]
     assert record["cpu_s"]["MainThread"] > 0
 
