@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types bench ci clean
+.PHONY: help setup demo test lint types bench dashboards screenshots ci clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,8 @@ help:
 	@echo "make lint    ruff and the import contracts"
 	@echo "make types   mypy, strict"
 	@echo "make bench   speed, latency, honesty of the null, physics on the bundled events (after make demo)"
+	@echo "make dashboards  write Grafana's JSON from deploy/grafana/*.py"
+	@echo "make screenshots  draw the live page's pictures in docs/ from a real run"
 	@echo "make ci      lint, types, test, demo"
 	@echo "make clean   remove $(VENV), demo/ and caches"
 
@@ -46,8 +48,15 @@ bench: setup
 	$(BIN)/bench-throughput embed
 	$(BIN)/bench-throughput stream --repeat 1
 	$(BIN)/bench-latency
+	$(BIN)/bench-alarms --months 1 --drifting 1 --windows 1000
 	$(BIN)/bench-null --windows 200 --toys 500 --calibrations 8
 	$(BIN)/bench-physics engines $(BENCH)
+
+dashboards: setup
+	$(BIN)/python -m deploy.grafana.generate
+
+screenshots: setup
+	$(BIN)/python -m tests.screenshots docs
 
 ci: lint types test demo
 

@@ -11,9 +11,9 @@ import torch
 
 from engines.artifact import SampleFacts, utc_now, versions
 from engines.calibration_config import CalibrationConfig, Sizes, choose_sizes
+from engines.embed_events import embed_events
 from engines.engine import Engine
 from engines.errors import ParameterError
-from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.nplm import (
     BasisConfig,
@@ -30,7 +30,7 @@ from engines.reference_toys import ReferenceToys, features_on_disk
 from engines.toy_journal import ToyJournal, journal_key
 from engines.toy_runs import SerialRunner, ToyRunner, run_toys
 from engines.types import FloatArray, IntArray
-from engines.unseen import refuse_marked_events, refuse_repeated_events, refuse_training_events
+from engines.unseen import refuse_repeated_events, refuse_training_events
 
 __all__ = [
     "IN_THIS_PROCESS",
@@ -38,7 +38,6 @@ __all__ = [
     "Running",
     "calibrate",
     "calibrate_embeddings",
-    "embed_events",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -91,31 +90,14 @@ class Calibrated:
         nulls: the null of every scale (1: windows as they are).
         pool: (n_pool, d) embeddings that the toys were drawn from.
         model: of the kernel.
+        reference_rows: (n_ref,) which of the embeddings are the reference, in its order.
     """
 
     reference: CachedReference
     nulls: dict[int, WidthNulls]
     pool: FloatArray
     model: BasisConfig
-
-
-def embed_events(engine: Engine, sources: Sequence[EventRange], title: str) -> FloatArray:
-    """Return the embeddings of all events of the files, (n, d), read slice by slice.
-
-    Raises:
-        MismatchError: if events that the encoder was trained on are recognised among them.
-    """
-    blocks = []
-    total = sum(facts.stop - facts.start for facts in map(SampleFacts.of, sources))
-    shown = Progress(total, title)
-    for source in sources:
-        with EventFile(source.path) as file:
-            for particles in file.slices(source.start, source.stop):
-                refuse_marked_events(engine.facts, particles, source.path)
-                blocks.append(engine.embed(particles))
-                shown.advance(len(particles))
-    shown.close()
-    return np.concatenate(blocks) if blocks else np.empty((0, engine.dim), np.float32)
+    reference_rows: IntArray
 
 
 def calibrate(
@@ -135,7 +117,7 @@ def calibrate(
     refuse_repeated_events(samples)
     running.runner.check()
     sizes = choose_sizes(sum(s.stop - s.start for s in samples), config)
-    embeddings = embed_events(engine, sources, "embedding background")
+    embeddings, quantities = embed_events(engine, sources, "embedding background")
     made = calibrate_embeddings(embeddings, sizes, config, running)
     basis, n_expected = made.reference.basis, config.window.n_expected
     facts = ReferenceFacts(
@@ -168,7 +150,7 @@ def calibrate(
             "the encoder does not say what it was trained on: whether it was on these events is "
             "for you to know"
         )
-    return ReferenceArtifact(made.reference, made.nulls, facts)
+    return ReferenceArtifact(made.reference, made.nulls, facts, quantities[made.reference_rows])
 
 
 def calibrate_embeddings(
@@ -183,7 +165,8 @@ def calibrate_embeddings(
         ParameterError: if the kernel model sees no difference between one toy and another.
     """
     rng = np.random.default_rng(config.seed)
-    embeddings = embeddings[rng.permutation(len(embeddings))]
+    order = rng.permutation(len(embeddings))
+    embeddings = embeddings[order]
     first, second = sizes.n_basis, sizes.n_basis + sizes.n_ref
     model = BasisConfig(
         n_centres=sizes.n_centres,
@@ -221,7 +204,7 @@ def calibrate_embeddings(
     ):
         running.discard_journals(nulls)
         raise _flat(reference, config)
-    return Calibrated(reference, nulls, pool, model)
+    return Calibrated(reference, nulls, pool, model, order[first:second])
 
 
 def _null(

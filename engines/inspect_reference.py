@@ -51,7 +51,13 @@ def describe(artifact: "ReferenceArtifact") -> str:
     Args:
         artifact: what `load_reference` returned.
     """
-    lines = [*_origin(artifact.facts), *_kernel(artifact), *_toys(artifact), *_nulls(artifact)]
+    lines = [
+        ("fingerprint", artifact.fingerprint),
+        *_origin(artifact.facts),
+        *_kernel(artifact),
+        *_toys(artifact),
+        *_nulls(artifact),
+    ]
     return "".join(f"{label:<13}{text}\n" for label, text in lines)
 
 

@@ -18,7 +18,9 @@ from safetensors.torch import save
 from engines.artifact import SampleFacts
 from engines.engine import Engine
 from engines.errors import ArtifactError, MismatchError
+from engines.event_quantities import QUANTITIES
 from engines.nplm import Basis, CachedReference, Loss, Width, WidthNulls
+from engines.types import FloatArray
 from engines.windows import WindowSpec
 
 __all__ = ["ReferenceArtifact", "ReferenceFacts", "load_reference", "save_reference"]
@@ -27,6 +29,7 @@ _METADATA_KEY = "nplm_stream_reference"
 _FORMAT = 2
 _TENSORS = ("mean", "std", "centres", "projector", "ridge", "embeddings")
 _TOYS = "toys_t_"
+_QUANTITIES = "quantities"
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,16 @@ class ReferenceArtifact:
         reference: the cached reference.
         nulls: for each scale, the number of windows merged into one, what the toys gave.
         facts: provenance.
+        quantities: (n_ref, 5) `QUANTITIES` of the reference's events; None in a file of an earlier
+            version.
+        fingerprint: SHA-256 of the file's content; empty before it is written and read.
     """
 
     reference: CachedReference
     nulls: dict[int, WidthNulls]
     facts: ReferenceFacts
+    quantities: FloatArray | None = None
+    fingerprint: str = ""
 
     def check_engine(self, engine: Engine) -> None:
         """Refuse an encoder that the reference was not made with.
@@ -144,6 +152,8 @@ def save_reference(path: str | Path, artifact: ReferenceArtifact) -> None:
         "embeddings": torch.from_numpy(artifact.reference.embeddings),
         **{f"{_TOYS}{scale}": torch.from_numpy(n.t) for scale, n in artifact.nulls.items()},
     }
+    if artifact.quantities is not None:
+        tensors[_QUANTITIES] = torch.from_numpy(artifact.quantities)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     stored = {
         "format": _FORMAT,
@@ -182,7 +192,9 @@ def load_reference(path: str | Path, *, device: str = "cpu", threads: int = 1) -
     try:
         with safe_open(path, framework="pt") as file:
             stored = json.loads((file.metadata() or {})[_METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            # Copied: the file may be mapped, and whoever writes into it would change them.
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
         version, checksum = stored["format"], stored.pop("checksum")
         missing = set(_TENSORS) - set(tensors)
         if missing:
@@ -207,7 +219,20 @@ def load_reference(path: str | Path, *, device: str = "cpu", threads: int = 1) -
         threads=threads,
     )
     nulls = {scale: WidthNulls(np.asarray(tensors[f"{_TOYS}{scale}"])) for scale in facts.scales}
-    return ReferenceArtifact(reference, nulls, facts)
+    return ReferenceArtifact(reference, nulls, facts, _quantities(tensors, path), checksum)
+
+
+def _quantities(tensors: dict[str, torch.Tensor], path: Path) -> FloatArray | None:
+    if _QUANTITIES not in tensors:
+        return None
+    quantities = np.asarray(tensors[_QUANTITIES])
+    if quantities.shape != (len(tensors["embeddings"]), len(QUANTITIES)):
+        msg = (
+            f"{path} must hold {len(QUANTITIES)} quantities of each reference event; got shape "
+            f"{quantities.shape}; calibrate again"
+        )
+        raise ArtifactError(msg)
+    return quantities
 
 
 def _basis(tensors: dict[str, torch.Tensor], sigmas: list[float], ranks: list[int]) -> Basis:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from engines.errors import ParameterError
 
-__all__ = ["WindowSpec", "parse_delay_s", "parse_duration_s"]
+__all__ = ["WindowSpec", "parse_delay_s", "parse_duration_or_zero_s", "parse_duration_s"]
 
 _MAX_EVENTS = 1e9
 _LONGEST_DELAY_S = 1.0
@@ -30,6 +30,18 @@ def parse_duration_s(text: str) -> float:
     return float(match[1]) * _UNITS_S[match[2]]
 
 
+def parse_duration_or_zero_s(text: str) -> float:
+    """Return the seconds of a duration that may also be 0.
+
+    Raises:
+        ParameterError: if it is neither 0 nor a positive number with a unit.
+
+    >>> parse_duration_or_zero_s("0"), parse_duration_or_zero_s("10m")
+    (0.0, 600.0)
+    """
+    return 0.0 if text.strip() == "0" else parse_duration_s(text)
+
+
 def parse_delay_s(text: str) -> float:
     """Return the seconds of a short duration that may also be 0.
 
@@ -39,7 +51,7 @@ def parse_delay_s(text: str) -> float:
     >>> parse_delay_s("0"), parse_delay_s("2ms")
     (0.0, 0.002)
     """
-    seconds = 0.0 if text.strip() == "0" else parse_duration_s(text)
+    seconds = parse_duration_or_zero_s(text)
     if seconds > _LONGEST_DELAY_S:
         msg = f"a delay must be at most {_LONGEST_DELAY_S:g}s; got {text!r}"
         raise ParameterError(msg)

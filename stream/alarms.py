@@ -1,25 +1,19 @@
-"""When a window alarms, and what is kept of it.
+"""When a window alarms.
 
 The operator sets a false-alarm rate. A window alarms when p <= rate x window spacing, so that over
 any time T the expected number of false alarms is rate x T, whatever the windows' lengths.
 """
 
-import json
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
-import h5py
 import numpy as np
 
-from engines.errors import ArtifactError, ParameterError
-from engines.event_files import write_events
+from engines.errors import ParameterError
 from engines.nplm import z_score
-from engines.types import Float64Array
-from stream.window import ClosedWindow
 
-__all__ = ["FalseAlarmRate", "Trials", "write_alarm"]
+__all__ = ["FalseAlarmRate", "Trials"]
 
 _PERIODS_S = {
     "hour": 3600.0,
@@ -30,7 +24,6 @@ _PERIODS_S = {
 }
 #: No window alarms above this p-value, however rarely windows close.
 _LARGEST_P = 0.01
-_N_ANOMALOUS = 200
 
 
 @dataclass(frozen=True)
@@ -106,43 +99,3 @@ class Trials:
     def global_z(self) -> float:
         """Z of the run, corrected for its trials."""
         return z_score(self.global_p)
-
-
-def write_alarm(
-    folder: Path, window: ClosedWindow, f: Float64Array, record: dict[str, object]
-) -> Path:
-    """Keep a window that alarmed: its most anomalous events, embeddings and result line.
-
-    The file is an ADC2021 event file (`Particles`: the 200 events of largest f, most anomalous
-    first) with `f` of those events, and `embeddings` and `f_window` of the whole window; the result
-    line is the attribute `result`.
-
-    Args:
-        folder: where; made if missing.
-        window: the window.
-        f: (n_data,) log density ratio of each event, of the kernel width that decided.
-        record: the result line.
-
-    Returns:
-        The file's path.
-
-    Raises:
-        ArtifactError: if it cannot be written.
-    """
-    order = np.argsort(-f)[:_N_ANOMALOUS]
-    name = f"alarm-{record['run']}-{window.index:06d}.h5"
-    path = folder / name
-    partial = folder / f".{name}.new"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_events(partial, window.particles[order])
-        with h5py.File(partial, "a") as file:
-            file["f"] = f[order]
-            file["embeddings"] = window.embeddings
-            file["f_window"] = f.astype(np.float32)
-            file.attrs["result"] = json.dumps(record)
-        partial.replace(path)
-    except OSError as exc:
-        msg = f"cannot keep the alarm {path} ({exc}); check the folder and its free space"
-        raise ArtifactError(msg) from exc
-    return path

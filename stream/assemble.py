@@ -23,20 +23,26 @@ from engines.errors import (
     MissingPackageError,
     ParameterError,
 )
+from engines.gpu.memory import memory_reader
 from engines.nplm import check_device
 from engines.plans.plan_file import PlanFacts, read_plan_facts
 from engines.reference_file import ReferenceArtifact, load_reference
 from engines.windows import WindowSpec
+from stream.account import Rules
+from stream.alarm.keeper import AlarmFolder
+from stream.alarm.record import NullUsed
 from stream.alarms import FalseAlarmRate
 from stream.console import announce, summarise
 from stream.endpoints import Context, open_publisher, open_receiver
-from stream.metrics import Metrics
+from stream.metrics import Metrics, Queue
 from stream.monitor import Monitor
+from stream.notify import Webhook
 from stream.page import Page, parse_address
 from stream.priority import let_stream_pass
 from stream.results import JsonLines, Publisher, Sink, Table
 from stream.service import Consumer, Limits
 from stream.sliding import open_windows, panes_per_window
+from stream.sparse_log import SparseLog
 from stream.stages import DURATIONS, Stages
 from stream.tester import Outputs
 from stream.timings import Timings
@@ -50,33 +56,43 @@ def run_consumer(options: argparse.Namespace) -> None:
     """Consume until a signal says stop, or with `--exit-on-end` until the sources have ended."""
     stopped = _stop_on_signals()
     let_stream_pass()
-    far = FalseAlarmRate.parse(options.far)
+    rules = Rules(
+        FalseAlarmRate.parse(options.far),
+        options.alarm_on,
+        options.refractory,
+        options.fdr,
+        options.fdr_method,
+    )
     timings = _timings(options)
     metrics = Metrics(CollectorRegistry(), Stages(timings))
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         page = _serve(stack, options.http, metrics.registry)
         engine = stack.enter_context(_open_engine(options, metrics))
+        reference = options.reference or options.engine.with_suffix(".ref")
         artifact = load_reference(
-            options.reference or options.engine.with_suffix(".ref"),
+            reference,
             device=_test_device(options.device),
             threads=options.test_threads,
         )
         artifact.check_engine(engine)
-        _label(metrics, engine, artifact)
-        consumer = _consumer(options, engine, artifact, far, metrics, context)
+        _label(metrics, engine, artifact, rules.far)
+        if options.device.startswith("cuda") or engine.runtime.startswith("TensorRT"):
+            metrics.gpu_memory = memory_reader(options.device)
+        null = NullUsed.of(artifact, reference)
+        consumer = _consumer(options, engine, artifact, rules, null, metrics, context)
         socket = stack.enter_context(open_receiver(context, options.endpoint, options.pattern))
-        announce(options, engine, artifact, far)
-        page.snapshot = partial(consumer.snapshot, artifact.facts, far.text)
+        announce(options, engine, artifact, rules.far)
+        page.snapshot = partial(consumer.snapshot, artifact.facts, rules.far.text)
         try:
             consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)
             if timings is not None:
                 timings.stop()
         finally:
             consumer.close()
-        summarise(consumer)
+        summarise(metrics, consumer.n_unclosed)
         if timings is not None:
-            timings.save(**_outcome(consumer, engine))
+            timings.save(**_outcome(metrics, engine))
 
 
 def _stop_on_signals() -> threading.Event:
@@ -125,7 +141,7 @@ def _open_engine(options: argparse.Namespace, metrics: Metrics) -> Engine:
             raise
         engine = open_engine(other, threads=threads, max_batch=max_batch)
         _check_same(engine, plan, other)
-        metrics.fallback.set(1)
+        metrics.fallback = True
         _LOG.warning("%s; falling back to %s on %s", exc, other, engine.runtime)
         return engine
 
@@ -151,25 +167,26 @@ def _test_device(wanted: str) -> str:
     return wanted
 
 
-def _label(metrics: Metrics, engine: Engine, artifact: ReferenceArtifact) -> None:
+def _label(
+    metrics: Metrics, engine: Engine, artifact: ReferenceArtifact, far: FalseAlarmRate
+) -> None:
     """Let the metrics say what runs."""
-    metrics.open_scales(scale for scale in artifact.nulls if scale > 1)
-    metrics.build.info(
-        {
-            "version": versions()["nplm-stream"],
-            "engine": engine.fingerprint,
-            "runtime": engine.runtime,
-            "reference_created": artifact.facts.created,
-            "window": str(artifact.facts.window),
-        }
-    )
+    metrics.describe(artifact, far)
+    metrics.build = {
+        "version": versions()["nplm-stream"],
+        "engine": engine.fingerprint,
+        "runtime": engine.runtime,
+        "reference_created": artifact.facts.created,
+        "window": str(artifact.facts.window),
+    }
 
 
 def _consumer(
     options: argparse.Namespace,
     engine: Engine,
     artifact: ReferenceArtifact,
-    far: FalseAlarmRate,
+    rules: Rules,
+    null: NullUsed,
     metrics: Metrics,
     context: Context,
 ) -> Consumer:
@@ -179,8 +196,7 @@ def _consumer(
     n_panes = panes_per_window(spec, options.slide) if options.slide else 1
     monitor = Monitor(
         artifact,
-        far,
-        alarm_on=options.alarm_on,
+        rules,
         n_relabellings=options.relabellings,
         n_panes=n_panes,
         run=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}",
@@ -189,7 +205,10 @@ def _consumer(
         engine,
         monitor,
         open_windows(spec, n_panes),
-        Outputs(_sinks(options, context), options.alarms),
+        Outputs(
+            _sinks(options, context, metrics),
+            AlarmFolder(options.alarms, null) if options.alarms is not None else None,
+        ),
         metrics,
         n_expected=spec.n_expected,
         limits=Limits(
@@ -205,7 +224,7 @@ def _window(options: argparse.Namespace, calibrated: WindowSpec) -> WindowSpec:
     return WindowSpec.parse(options.window, rate_hz)
 
 
-def _sinks(options: argparse.Namespace, context: Context) -> list[Sink]:
+def _sinks(options: argparse.Namespace, context: Context, metrics: Metrics) -> list[Sink]:
     if options.alarms is not None:
         try:
             options.alarms.mkdir(parents=True, exist_ok=True)
@@ -217,17 +236,21 @@ def _sinks(options: argparse.Namespace, context: Context) -> list[Sink]:
         sinks.append(JsonLines(options.results))
     if options.publish is not None:
         sinks.append(Publisher(open_publisher(context, options.publish)))
+    if options.notify is not None:
+        webhook = Webhook(options.notify, metrics.notifications, SparseLog())
+        metrics.queues["notifications"] = Queue(lambda: webhook.n_waiting, webhook.capacity)
+        sinks.append(webhook)
     sinks.append(Table(sys.stdout))
     return sinks
 
 
-def _outcome(consumer: Consumer, engine: Engine) -> dict[str, object]:
+def _outcome(metrics: Metrics, engine: Engine) -> dict[str, object]:
     """Return what a measurement wants to know beside the timings."""
     return {
         "engine": engine.runtime,
-        "n_events": consumer.n_events,
-        "n_messages": consumer.intake.n_messages,
-        "n_rejected": consumer.intake.n_rejected,
-        "n_missing": consumer.intake.n_missing,
-        "windows": {"tested": consumer.tester.n_tested, "skipped": consumer.n_skipped},
+        "n_events": metrics.n_events,
+        "n_messages": metrics.n_messages,
+        "n_rejected": metrics.n_rejected,
+        "n_missing": metrics.n_missing,
+        "windows": {name: metrics.windows[name] for name in ("tested", "skipped")},
     }

@@ -8,7 +8,7 @@ from engines.engine import Engine
 from engines.nplm import Tail, WidthNulls
 from engines.reference_file import ReferenceArtifact
 from stream.alarms import FalseAlarmRate
-from stream.service import Consumer
+from stream.metrics import Metrics
 
 __all__ = ["announce", "summarise"]
 
@@ -76,14 +76,17 @@ def _warn(name: str, nulls: WidthNulls, alarm_on: Tail, far: FalseAlarmRate) -> 
         )
 
 
-def summarise(consumer: Consumer) -> None:
-    """Say what came of the run."""
-    tester = consumer.tester
-    merged = f" and {tester.n_merged} of longer scales" if tester.n_merged else ""
+def summarise(metrics: Metrics, n_unclosed: int) -> None:
+    """Say what came of the run, `n_unclosed` events of an unfinished window among it."""
+    scales = metrics.scales.values()
+    n_merged = sum(one.n_tested for one in scales) - metrics.scales[1].n_tested
+    merged = f" and {n_merged} of longer scales" if n_merged else ""
+    n_alarms, n_alarming = sum(s.n_alarms for s in scales), sum(s.n_alarming for s in scales)
+    alarming = f" ({n_alarming} windows)" if n_alarming > n_alarms else ""
     sys.stdout.write(
-        f"\n{consumer.n_events} events in {consumer.intake.n_messages} messages; "
-        f"{consumer.intake.n_rejected} messages refused, {consumer.intake.n_missing} missing; "
-        f"{tester.n_tested} windows tested{merged}, {consumer.n_skipped} skipped, "
-        f"{tester.n_alarms} alarms; {consumer.n_unclosed} events of an unfinished window "
-        "not tested\n"
+        f"\n{metrics.n_events} events in {metrics.n_messages} messages; "
+        f"{metrics.n_rejected} messages refused, {metrics.n_missing} missing; "
+        f"{metrics.windows['tested']} windows tested{merged}, "
+        f"{metrics.windows['skipped']} skipped, {n_alarms} alarms{alarming}; "
+        f"{n_unclosed} events of an unfinished window not tested\n"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.command import CommandParser, positive_float, positive_int, run_command
-from engines.windows import parse_delay_s
+from engines.windows import parse_delay_s, parse_duration_or_zero_s
 
 __all__ = ["main"]
 
@@ -48,6 +48,27 @@ def _parser() -> CommandParser:
         help="p that alarms: of the law fitted to the toys, or of the toys alone",
     )
     add(
+        "--refractory",
+        type=parse_duration_or_zero_s,
+        default="10m",
+        metavar="TIME",
+        help="windows over the threshold so soon after another, or next to it, are the same alarm",
+    )
+    add(
+        "--fdr",
+        type=_below_one,
+        default=0.0,
+        metavar="Q",
+        help="also decide on discoveries, of which an expected share of at most Q is background",
+    )
+    add(
+        "--fdr-method",
+        choices=("lond-dependent", "lond", "lord++"),
+        default="lond-dependent",
+        help="lond-dependent holds for windows that share a reference; lond needs positive "
+        "dependence, lord++ independence, which they do not have",
+    )
+    add(
         "--relabellings",
         type=_count,
         default=99,
@@ -57,6 +78,7 @@ def _parser() -> CommandParser:
     add("--results", type=Path, metavar="FILE", help="append one JSON line a window")
     add("--alarms", type=Path, metavar="DIR", help="keep the windows that alarm")
     add("--publish", metavar="ENDPOINT", help="PUB socket for results, tcp://127.0.0.1:5556")
+    add("--notify", metavar="URL", help="webhook that each alarm is posted to as JSON")
     add("--http", default="127.0.0.1:9108", help="metrics and live page; 'off' for none")
     add("--exit-on-end", action="store_true", help="end when every source has sent its end")
     add("--max-waiting", type=positive_int, default=16, help="closed windows that may wait")
@@ -96,6 +118,14 @@ def _batch(text: str) -> int:
     value = positive_int(text)
     if value > _LARGEST_BATCH:
         msg = f"must be at most {_LARGEST_BATCH}; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _below_one(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value < 1.0:
+        msg = f"must be at least 0 (off) and below 1; got {text}"
         raise argparse.ArgumentTypeError(msg)
     return value
 

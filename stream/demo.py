@@ -166,7 +166,7 @@ def _stream(options: argparse.Namespace, files: _Files, background: str) -> None
         metrics = _wait(
             consumer,
             f"http://{address}/metrics",
-            lambda text: goal in text and "nplm_stream_windows_waiting 0.0" in text,
+            lambda text: goal in text and 'nplm_stream_queue_length{queue="tests"} 0.0' in text,
         )
         files.metrics.write_text(metrics)
         if options.hold:

@@ -4,12 +4,10 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
 
 from engines.types import Float64Array
 
-__all__ = ["BUCKETS_S", "DurationHistogram", "Durations"]
+__all__ = ["BUCKETS_S", "Durations", "histogram"]
 
 #: Upper bounds, in seconds.
 BUCKETS_S = (
@@ -58,31 +56,11 @@ class Durations:
         return self._counts + np.array(counts), self._sums_s + seconds.sum(axis=0)
 
 
-class DurationHistogram(Collector):
-    """A histogram of some kinds of durations, made when it is scraped.
-
-    Args:
-        name: of the metric.
-        text: its help.
-        durations: what it shows.
-        label: whose values are the kinds' names; "" for a histogram of one kind without a label.
-        names: the kinds.
-    """
-
-    def __init__(
-        self, name: str, text: str, durations: Durations, label: str, names: Sequence[str]
-    ) -> None:
-        """Keep what will be read."""
-        self._name, self._text, self._label = name, text, label
-        self._durations, self._names = durations, names
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Yield the histogram as it is now."""
-        labels = [self._label] if self._label else []
-        family = HistogramMetricFamily(self._name, self._text, labels=labels)
-        counts, sums_s = self._durations.cumulative()
-        for name in self._names:
-            kind = self._durations.names.index(name)
-            buckets = list(zip(_BOUNDS, counts[kind].tolist(), strict=True))
-            family.add_metric([name] if labels else [], buckets, float(sums_s[kind]))
-        yield family
+def histogram(
+    durations: Durations, names: Sequence[str]
+) -> Iterator[tuple[str, list[tuple[str, float]], float]]:
+    """Yield of each kind its name, cumulative counts by upper bound, and sum in seconds."""
+    counts, sums_s = durations.cumulative()
+    for name in names:
+        kind = durations.names.index(name)
+        yield name, list(zip(_BOUNDS, counts[kind].tolist(), strict=True)), float(sums_s[kind])

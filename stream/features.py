@@ -106,6 +106,11 @@ class Featuriser:
         self._queue.put(weakref.ref(batch))
         return PendingFeatures(batch, 0, len(embeddings))
 
+    @property
+    def n_waiting(self) -> int:
+        """Batches that wait, those that nobody holds any more among them."""
+        return self._queue.qsize()
+
     def close(self) -> None:
         """Finish the batch at hand, cancel those that wait, end the thread."""
         self._closing = True

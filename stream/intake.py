@@ -36,9 +36,6 @@ class Intake:
         metrics: what Prometheus sees.
         sparse_log: for trouble that may repeat.
         now_ns: the wall clock, unix ns.
-
-    Attributes:
-        n_messages, n_rejected, n_missing: messages accepted, refused, missing.
     """
 
     def __init__(
@@ -55,7 +52,6 @@ class Intake:
         self._sequences = SequenceTracker()
         self._open_sources: set[str] = set()
         self._any_ended = False
-        self.n_messages = self.n_rejected = self.n_missing = 0
 
     @property
     def all_ended(self) -> bool:
@@ -108,8 +104,7 @@ class Intake:
             self.reject(exc)
             return
         if n_missing:
-            self.n_missing += n_missing
-            self._metrics.missing.inc(n_missing)
+            self._metrics.n_missing += n_missing
             text = f"{n_missing} messages of source {header.source!r} before {header.seq}"
             self._sparse_log.log("missing messages", text)
         self._batch.add(Arrival(header, n_missing, wire_s, received_s, time.perf_counter()))
@@ -120,15 +115,14 @@ class Intake:
         particles, messages = self._batch.take()
         if len(particles):
             self._emit(particles, [m for m in messages if m.header.n], closed_s)
-        self._metrics.messages.inc(len(messages))
-        self.n_messages += len(messages)
+        if messages:
+            self._metrics.observe_messages(messages, self._now_ns() / 1e9)
         for message in messages:
             self._follow(message.header)
 
     def reject(self, exc: MessageError) -> None:
         """Count and log a refused message."""
-        self.n_rejected += 1
-        self._metrics.rejected.labels(exc.reason).inc()
+        self._metrics.rejected[exc.reason] += 1
         self._sparse_log.log(f"message refused ({exc.reason})", str(exc))
 
     def _follow(self, header: Header) -> None:

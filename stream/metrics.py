@@ -1,117 +1,177 @@
-"""The consumer's Prometheus metrics, on a registry passed in."""
+"""Everything that the consumer counts, in plain numbers, which Prometheus reads when it scrapes."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+import numpy as np
+from prometheus_client import CollectorRegistry, ProcessCollector
 
-from stream.durations import BUCKETS_S, DurationHistogram
+from engines.reference_file import ReferenceArtifact
+from stream.alarms import FalseAlarmRate
+from stream.durations import Durations
+from stream.exposition import Exposition
 from stream.message import REASONS
-from stream.stages import LATENCY, STAGES, Stages
+from stream.stages import Arrival, Stages
 from stream.window_result import WindowResult
 
-__all__ = ["OUTCOMES", "Metrics"]
+__all__ = ["OUTCOMES", "Metrics", "Queue", "ScaleCounts"]
 
 OUTCOMES = ("tested", "skipped", "failed", "empty")
+#: Sources that have a series of their own; a hostile producer could invent any number of names.
+_MAX_SOURCES = 100
+_OTHER_SOURCES = "other"
+_QUANTILES = (0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Something that waits.
+
+    Attributes:
+        length: returns how much waits now.
+        capacity: how much may; 0 where there is no limit.
+    """
+
+    length: Callable[[], int] = lambda: 0
+    capacity: int = 0
+
+
+@dataclass
+class ScaleCounts:
+    """What came of the windows of one scale.
+
+    Attributes:
+        n_tested, n_broken: windows tested, runs given up before complete.
+        n_alarms, n_alarming: alarms, and windows over the threshold, of which an alarm has several.
+        last, last_alarming: the last result, and the last one over the threshold.
+        last_alarming_s: unix time of that window's test.
+        null_t: quantiles of the toys' t, by their name.
+    """
+
+    n_tested: int = 0
+    n_broken: int = 0
+    n_alarms: int = 0
+    n_alarming: int = 0
+    last: WindowResult | None = None
+    last_alarming: WindowResult | None = None
+    last_alarming_s: float = 0.0
+    null_t: dict[str, float] | None = None
 
 
 class Metrics:
-    """Every metric of the consumer; names start with `nplm_stream_`, units are base units.
+    """The consumer's account; each number is written by one thread and may be read by any.
 
     Args:
-        registry: where they are registered; injected, so that tests have one each.
+        registry: where it is shown; injected, so that tests have one each.
         stages: where the time of messages is kept; its own if None.
+
+    Attributes:
+        n_events, n_messages, n_missing: events embedded, messages accepted and known to be missing.
+        rejected: messages refused, by reason.
+        by_source: events accepted, by source; from the 101st on all are "other".
+        last_event_s, last_window_s: unix time of the last message accepted, window tested.
+        windows: windows of scale 1, by outcome.
+        scales: what came of each scale's windows.
+        saturation: time of the last test over its window's spacing.
+        n_unconverged, n_discoveries, n_clock_jumps: tests, windows, times.
+        embedding, features, test, relabelling: durations.
+        p_relabelled: of the last alarm confirmed.
+        records, notifications: alarm records kept or failed; notifications by outcome.
+        queues: what waits, by name.
+        n_open: returns the events in the open window.
+        n_expected: events expected in a window.
+        fallback: whether the ONNX file runs in the plan's stead.
+        build, reference: what runs, as labels.
+        reference_created_s: unix time of the calibration.
+        far_hz: the operator's false-alarm rate.
+        gpu_memory: returns used and total bytes, where there is a GPU.
     """
 
     def __init__(self, registry: CollectorRegistry, stages: Stages | None = None) -> None:
-        """Register everything, so that each series exists from the start."""
+        """Start with nothing counted, every series in place."""
         self.registry, self.stages = registry, stages or Stages()
+        self.n_events = self.n_messages = self.n_missing = 0
+        self.rejected = Counter(dict.fromkeys(REASONS, 0))
+        self.by_source: Counter[str] = Counter()
+        self.last_event_s = self.last_window_s = 0.0
+        self.windows = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.scales = {1: ScaleCounts()}
+        self.saturation = 0.0
+        self.n_unconverged = self.n_discoveries = self.n_clock_jumps = 0
+        self.embedding, self.features = Durations(["embedding"]), Durations(["features"])
+        self.test, self.relabelling = Durations(["test"]), Durations(["relabelling"])
+        self.p_relabelled = 1.0
+        self.records = Counter(dict.fromkeys(("kept", "failed"), 0))
+        self.notifications = Counter(dict.fromkeys(("delivered", "failed", "dropped"), 0))
+        self.queues = {name: Queue() for name in ("tests", "features", "notifications")}
+        self.n_open: Callable[[], int] = lambda: 0
+        self.n_expected = 0.0
+        self.fallback = False
+        self.build: dict[str, str] = {}
+        self.reference: dict[str, str] = {}
+        self.reference_created_s = self.far_hz = 0.0
+        self.gpu_memory: Callable[[], tuple[int, int]] | None = None
+        registry.register(Exposition(self))
+        ProcessCollector(registry=registry)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"nplm_stream_{name}", text, labels, registry=registry)
+    @property
+    def n_rejected(self) -> int:
+        """Messages refused, for any reason."""
+        return sum(self.rejected.values())
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"nplm_stream_{name}", text, labels, registry=registry)
+    @property
+    def fill(self) -> float:
+        """Events in the open window over those expected."""
+        return self.n_open() / self.n_expected if self.n_expected else 0.0
 
-        def seconds(name: str, text: str) -> Histogram:
-            return Histogram(
-                f"nplm_stream_{name}_seconds", text, buckets=BUCKETS_S, registry=registry
-            )
+    def describe(self, artifact: ReferenceArtifact, far: FalseAlarmRate) -> None:
+        """Say what windows are compared with, and let the series of longer scales exist."""
+        facts = artifact.facts
+        self.far_hz = far.per_s
+        self.reference = {
+            "fingerprint": artifact.fingerprint,
+            "engine": facts.engine_fingerprint,
+            "window": str(facts.window),
+            "n_ref": str(facts.n_ref),
+            "n_toys": str(facts.n_toys),
+            "precision": facts.precision,
+        }
+        if facts.created:
+            self.reference_created_s = datetime.fromisoformat(facts.created).timestamp()
+        for scale, nulls in artifact.nulls.items():
+            # Of the first width: a panel beside t is to show the null's size.
+            levels = np.quantile(nulls.t[:, 0], _QUANTILES).tolist()
+            counts = self.scales.setdefault(scale, ScaleCounts())
+            counts.null_t = dict(zip(map(str, _QUANTILES), levels, strict=True))
 
-        self.events = counter("events", "Events embedded")
-        self.messages = counter("messages", "Messages accepted")
-        self.rejected = counter("rejected_messages", "Messages refused, by reason", "reason")
-        self.missing = counter("missing_messages", "Messages missing by sequence number")
-        self.embedding = seconds("embedding", "Time to embed one micro-batch")
-        self.features = seconds("features", "Time to compute one micro-batch's features")
-        for name, text, label, kinds in (
-            ("event_latency", "Production (t_ns) to embedding, once a message", "", [LATENCY]),
-            ("stage", "What a message's time went into", "stage", STAGES),
-        ):
-            full_name, durations = f"nplm_stream_{name}_seconds", self.stages.durations
-            registry.register(DurationHistogram(full_name, text, durations, label, kinds))
-        self.fill = gauge("window_fill_events", "Events in the open window")
-        self.fill_ratio = gauge("window_fill_ratio", "Open window's events over those expected")
-        self.waiting = gauge("windows_waiting", "Windows that wait for their test")
-        self.windows = counter("windows", "Windows closed, by outcome", "outcome")
-        self.test = seconds("test", "Time of one NPLM test")
-        self.t = gauge("window_t", "Test statistic of the last window", "scale")
-        self.p = gauge("window_p_value", "Empirical p-value of the last window", "scale")
-        self.z = gauge("window_z_score", "Z of the empirical p-value", "scale")
-        self.p_chi2 = gauge("window_chi2_p_value", "Chi-square p-value of the last one", "scale")
-        self.z_chi2 = gauge("window_chi2_z_score", "Z of the chi-square p-value", "scale")
-        self.p_alarm = gauge("window_alarm_p_value", "The p-value that alarms", "scale")
-        self.z_alarm = gauge("window_alarm_z_score", "Z of the p-value that alarms", "scale")
-        self.inverse_far = gauge("window_inverse_far_seconds", "Inverse FAR", "scale")
-        self.z_global = gauge("run_global_z_score", "Z of the run, with its trials", "scale")
-        self.alarms = counter("alarms", "Windows that alarmed", "scale")
-        self.unconverged = counter("unconverged_tests", "Tests whose fit did not converge")
-        self.merged = counter("merged_windows", "Windows of longer scales, tested", "scale")
-        self.broken = counter("broken_runs", "Longer windows given up before complete", "scale")
-        self.relabelling = seconds("relabelling", "Time to confirm one alarm by relabelling")
-        self.p_relabelled = gauge("alarm_relabelled_p_value", "Of the last one confirmed, or 1")
-        self.fallback = gauge("engine_fallback", "1 if the ONNX file runs in the plan's stead")
-        self.build = Info("nplm_stream_build", "Version, engine and reference", registry=registry)
-        self.p_relabelled.set(1.0)
-        for reason in REASONS:
-            self.rejected.labels(reason)
-        for outcome in OUTCOMES:
-            self.windows.labels(outcome)
-        self._open_scale(1)
+    def observe_messages(self, messages: Sequence[Arrival], now_s: float) -> None:
+        """Count accepted messages."""
+        self.n_messages += len(messages)
+        self.last_event_s = now_s
+        for message in messages:
+            source, n = message.header.source, message.header.n
+            if source not in self.by_source and len(self.by_source) >= _MAX_SOURCES:
+                source = _OTHER_SOURCES
+            self.by_source[source] += n
 
-    def open_scales(self, scales: Iterable[int]) -> None:
-        """Let the series of these longer time scales exist before their first window."""
-        for scale in scales:
-            self._open_scale(scale)
-            self.merged.labels(str(scale))
-            self.broken.labels(str(scale))
-
-    def _open_scale(self, scale: int) -> None:
-        for metric in (self.t, self.p, self.z, self.p_chi2, self.z_chi2, self.p_alarm,
-                       self.z_alarm, self.inverse_far, self.z_global, self.alarms):  # fmt: skip
-            metric.labels(str(scale))
-
-    def observe_result(self, result: WindowResult) -> None:
-        """Show a tested window."""
-        scale = str(result.scale)
+    def observe_result(self, result: WindowResult, now_s: float) -> None:
+        """Count a tested window."""
+        counts = self.scales.setdefault(result.scale, ScaleCounts())
+        counts.n_tested += 1
+        counts.n_alarms += result.onset
+        counts.n_alarming += result.alarm
+        counts.last = result
+        if result.alarm:
+            counts.last_alarming, counts.last_alarming_s = result, now_s
         if result.scale == 1:
-            self.windows.labels("tested").inc()
-        else:
-            self.merged.labels(scale).inc()
-        self.test.observe(result.test_s)
-        self.unconverged.inc(result.converged is False)
-        self.alarms.labels(scale).inc(result.alarm)
-        for gauge, value in (
-            (self.t, result.t),
-            (self.p, result.p),
-            (self.z, result.z),
-            (self.p_chi2, result.p_chi2),
-            (self.z_chi2, result.z_chi2),
-            (self.p_alarm, result.p_alarm),
-            (self.z_alarm, result.z_alarm),
-            (self.inverse_far, result.inverse_far_s),
-            (self.z_global, result.z_global),
-        ):
-            gauge.labels(scale).set(value)
+            self.windows["tested"] += 1
+            self.last_window_s = now_s
+            self.saturation = result.test_s / result.spacing_s if result.spacing_s else 0.0
+        self.test.add([result.test_s])
+        self.n_unconverged += result.converged is False
+        self.n_discoveries += bool(result.discovery)
         if result.p_relabelled is not None:
-            self.relabelling.observe(result.relabel_s)
-            self.p_relabelled.set(result.p_relabelled)
+            self.relabelling.add([result.relabel_s])
+            self.p_relabelled = result.p_relabelled

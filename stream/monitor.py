@@ -7,11 +7,10 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from engines.nplm import Features, Tail, WidthNulls, z_score
+from engines.nplm import Features, WidthNulls, z_score
 from engines.reference_file import ReferenceArtifact
 from engines.types import Float64Array, FloatArray
-from stream.account import Account
-from stream.alarms import FalseAlarmRate
+from stream.account import Account, Rules
 from stream.nested import MergedWindow, NestedWindows
 from stream.window import ClosedWindow
 from stream.window_result import (
@@ -39,9 +38,7 @@ class Monitor:
 
     Args:
         artifact: the calibrated reference.
-        far: the operator's false-alarm rate.
-        alarm_on: `chi2` and `gamma` extrapolate beyond the toys; `toys` cannot go below their
-            resolution.
+        rules: when a window alarms.
         n_relabellings: of each alarm's confirmation; 0 for none.
         n_panes: steps in a window; 1 where windows do not overlap.
         run: name of this run.
@@ -53,9 +50,8 @@ class Monitor:
     def __init__(
         self,
         artifact: ReferenceArtifact,
-        far: FalseAlarmRate,
+        rules: Rules,
         *,
-        alarm_on: Tail = "chi2",
         n_relabellings: int = 0,
         n_panes: int = 1,
         run: str = "",
@@ -63,7 +59,7 @@ class Monitor:
         rng: Callable[[int], np.random.Generator] = np.random.default_rng,
     ) -> None:
         """Start with no trials."""
-        self._artifact, self._alarm_on = artifact, alarm_on
+        self._artifact, self._alarm_on = artifact, rules.alarm_on
         self._n_relabellings, self._rng = n_relabellings, rng
         self._run, self._clock = run, clock
         scales = sorted(artifact.nulls)
@@ -72,7 +68,7 @@ class Monitor:
             scale: (nulls.ks_p("chi2"), nulls.ks_p("gamma"))
             for scale, nulls in artifact.nulls.items()
         }
-        self._accounts = {scale: Account(far, alarm_on, len(scales)) for scale in scales}
+        self._accounts = {scale: Account(rules, scale, len(scales)) for scale in scales}
         by_time = artifact.facts.window.mode == "time"
         self._nested = NestedWindows(
             [scale for scale in scales if scale > 1], n_panes=n_panes, by_time=by_time
@@ -82,6 +78,11 @@ class Monitor:
     def n_broken(self) -> dict[int, int]:
         """Runs of windows, by scale, that were broken before they made a window of that scale."""
         return self._nested.n_broken
+
+    @property
+    def n_clock_jumps(self) -> int:
+        """How often production time was set back."""
+        return self._accounts[1].n_clock_jumps
 
     @property
     def by_time(self) -> bool:
@@ -115,7 +116,7 @@ class Monitor:
         width, significance = self._judge(test.t, window.scale)
         tested = self._tested(window, test_s, converged=test.gradient_squared <= _CONVERGED)
         decision = self._decide(window, significance, tested)
-        confirmation = Confirmation.without(self._why_not(alarm=decision.alarm, confirm=confirm))
+        confirmation = Confirmation.without(self._why_not(decision, confirm=confirm))
         if confirmation.relabelling == "done":
             confirmation = self._confirm(window, below_null=significance.below_null)
         result = WindowResult.of(tested, significance, decision, confirmation)
@@ -209,17 +210,20 @@ class Monitor:
         }
         return self._accounts[tested.scale].decide(
             *p_and_z[self._alarm_on],
+            window=window.index,
             bounds_ns=(window.t_start_ns, window.t_end_ns),
             complete=tested.complete,
             below_null=significance.below_null,
         )
 
-    def _why_not(self, *, alarm: bool, confirm: bool) -> RelabellingStatus:
+    def _why_not(self, decision: Decision, *, confirm: bool) -> RelabellingStatus:
         """Return why a window is not relabelled; `done` if it is."""
-        if not alarm:
+        if not decision.alarm:
             return "no alarm"
         if not self._n_relabellings:
             return "off"
+        if not decision.onset:
+            return "same alarm"
         return "done" if confirm else "skipped"
 
     def _confirm(self, window: ClosedWindow, *, below_null: bool) -> Confirmation:

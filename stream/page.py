@@ -1,34 +1,42 @@
-"""One HTTP port: /metrics, /healthz, /readyz, /results.json and a small live page."""
+"""One HTTP port: /metrics, /healthz, /readyz, /results.json and a small live page. Read-only."""
 
+import base64
 import errno
+import hashlib
 import json
 import logging
+import re
 import threading
+import time
+from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from engines.errors import EndpointError, ParameterError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from stream.bounded_server import BoundedServer
+from stream.page_data import unseen
 
 __all__ = ["Page", "parse_address"]
 
 _LOG = logging.getLogger(__name__)
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_STATIC = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
+#: The snapshot is taken so often at most, however many look at the page.
+_FRESH_S = 0.5
+_NOT_FOUND = b"there is /, /metrics, /healthz, /readyz and /results.json\n"
+_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
+_METHODS = ("GET", "HEAD")
 
 
 class Page:
@@ -36,15 +44,34 @@ class Page:
 
     Args:
         registry: the metrics.
+        clock: seconds.
 
     Attributes:
         snapshot: returns the live page's data, JSON-able; None until the consumer runs.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Start as not ready."""
-        self.registry = registry
+        self.registry, self._clock = registry, clock
         self.snapshot: Callable[[], dict[str, object]] | None = None
+        self._lock = threading.Lock()
+        self._taken: tuple[object, float, dict[str, object]] | None = None
+
+    def data(self) -> dict[str, object] | None:
+        """Return the snapshot, at most half a second old; None if not ready."""
+        with self._lock:
+            source, now = self.snapshot, self._clock()
+            if source is None:
+                return None
+            if (
+                self._taken is None
+                or self._taken[0] is not source
+                or now - self._taken[1] >= _FRESH_S
+            ):
+                self._taken = (source, now, source())
+            return self._taken[2]
 
     def serve(self, host: str, port: int) -> ThreadingHTTPServer:
         """Serve on a daemon thread; `shutdown` and `server_close` end it.
@@ -54,13 +81,12 @@ class Page:
         """
         handler = type("Handler", (_Handler,), {"page": self})
         try:
-            server = _Server((host, port), handler)
+            server = BoundedServer((host, port), handler)
         except (OSError, OverflowError) as exc:
             taken = getattr(exc, "errno", None) == errno.EADDRINUSE
             reason = "another process holds it" if taken else str(exc)
             msg = f"cannot serve HTTP on {host}:{port}: {reason}; choose another port with --http"
             raise EndpointError(msg) from exc
-        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
         return server
 
@@ -81,47 +107,80 @@ def parse_address(text: str) -> tuple[str, int]:
     return (host.strip("[]") if colon and host else "127.0.0.1"), int(port)
 
 
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        _LOG.debug("a request of %s failed", client_address, exc_info=True)
+@cache
+def _html() -> tuple[bytes, str]:
+    """Return the page and its policy: of scripts and styles nothing runs but the page's own."""
+    text = (files("stream") / "page.html").read_text(encoding="utf-8")
+    hashes = {
+        tag: base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        for tag, inline in re.findall(r"<(style|script)>(.*?)</\1>", text, re.DOTALL)
+    }
+    own = "; ".join(f"{tag}-src 'sha256-{digest}'" for tag, digest in hashes.items())
+    return text.encode(), f"{_POLICY}; {own}; connect-src 'self'; img-src data:"
 
 
 class _Handler(BaseHTTPRequestHandler):
     page: ClassVar[Page]
     server_version = "nplm-stream"
     sys_version = ""
-    timeout = 10
+    timeout = 5
+    policy = _POLICY
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/metrics":
+        path, _, query = self.path.partition("?")
+        if path == "/":
+            body, self.policy = _html()
+            self._send(HTTPStatus.OK, body, "text/html; charset=utf-8")
+        elif path == "/metrics":
             encode, kind = choose_encoder(self.headers.get("Accept", ""))
             self._send(HTTPStatus.OK, encode(self.page.registry), kind)
         elif path == "/healthz":
             self._send(HTTPStatus.OK, b"alive\n")
-        elif path in ("/readyz", "/results.json") and self.page.snapshot is None:
+        elif path in ("/readyz", "/results.json"):
+            self._send_state(path, query)
+        else:
+            self._send(HTTPStatus.NOT_FOUND, _NOT_FOUND)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def parse_request(self) -> bool:
+        """Read the request; refuse what would change something."""
+        if not super().parse_request():
+            return False
+        if self.command in _METHODS:
+            return True
+        self._send(HTTPStatus.METHOD_NOT_ALLOWED, b"this port can only be read\n")
+        return False
+
+    def _send_state(self, path: str, query: str) -> None:
+        if self.page.snapshot is None:
             loading = b"loading the engine and the reference\n"
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, loading)
         elif path == "/readyz":
             self._send(HTTPStatus.OK, b"ready\n")
-        elif path == "/results.json" and self.page.snapshot is not None:
-            body = json.dumps(self.page.snapshot(), allow_nan=False).encode()
-            self._send(HTTPStatus.OK, body, "application/json")
-        elif path in _STATIC:
-            name, kind = _STATIC[path]
-            self._send(HTTPStatus.OK, (files("stream") / name).read_bytes(), kind)
         else:
-            self._send(HTTPStatus.NOT_FOUND, b"there is /, /metrics, /healthz and /readyz\n")
+            data = unseen(self.page.data() or {}, query)
+            self._send(
+                HTTPStatus.OK, json.dumps(data, allow_nan=False).encode(), "application/json"
+            )
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str = "text/plain") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", _POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cache-Control", "no-store")
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", ", ".join(_METHODS))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def end_headers(self) -> None:
+        """Lock every answer down, those of the base class to broken requests among them."""
+        self.send_header("Content-Security-Policy", self.policy)
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         _LOG.debug(format, *args)

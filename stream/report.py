@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engines.nplm import z_score
 from engines.types import AnyArray
+from stream.alarm.view import principal_plane
 
 __all__ = ["ALARM_COLOUR", "draw_report", "draw_significance", "histogram_counts"]
 
@@ -86,7 +87,7 @@ def _draw_plane(figure: Figure, axes: Axes, lines: Sequence[dict[str, Any]], ala
     strongest = max(alarming, key=lambda line: line["t"])
     with h5py.File(alarms / f"alarm-{strongest['run']}-{strongest['window']:06d}.h5") as file:
         embeddings, f = np.asarray(file["embeddings"]), np.asarray(file["f_window"])
-    plane = _principal_plane(embeddings)
+    plane = principal_plane(embeddings)
     order = np.argsort(f)
     shown = axes.scatter(
         plane[order, 0], plane[order, 1], c=f[order], s=4, cmap="coolwarm", vmin=-2, vmax=2
@@ -94,13 +95,6 @@ def _draw_plane(figure: Figure, axes: Axes, lines: Sequence[dict[str, Any]], ala
     figure.colorbar(shown, ax=axes, label="f: log density ratio, window over reference")
     axes.set(xlabel="first principal axis", ylabel="second principal axis")
     axes.set_title(f"Embedding of window {strongest['window']}")
-
-
-def _principal_plane(embeddings: AnyArray) -> AnyArray:
-    centred = (embeddings - embeddings.mean(axis=0)) / embeddings.std(axis=0)
-    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    plane: AnyArray = centred @ axes.T
-    return plane
 
 
 def histogram_counts(metrics: str, name: str) -> tuple[AnyArray, AnyArray]:

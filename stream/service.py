@@ -18,9 +18,10 @@ from stream.features import Featuriser, PendingFeatures
 from stream.intake import Intake
 from stream.memory import EventMemory
 from stream.message import Frame, Header, Reason
-from stream.metrics import Metrics
+from stream.metrics import Metrics, Queue
 from stream.monitor import Monitor
 from stream.runner import TestRunner
+from stream.snapshot import Recent
 from stream.sparse_log import SparseLog
 from stream.stages import Arrival
 from stream.tester import Outputs, Tester
@@ -73,7 +74,6 @@ class Consumer:
     Attributes:
         intake: what came of the messages.
         tester: what came of the windows.
-        n_events, n_skipped: events embedded, windows given up.
     """
 
     def __init__(
@@ -91,20 +91,24 @@ class Consumer:
         """Start the threads of the features and of the test."""
         self._engine, self._metrics = engine, metrics
         self._windows = windows if limits.tests else NoWindows()
-        self._n_expected, self._limits = n_expected, limits
+        self._limits = limits
         self._by_time = monitor.by_time
         self._largest_message = max(1.0, _LARGEST_MESSAGE * n_expected**0.5)
         self._n_unembedded = self._n_empty = 0
         self._confirms = True
-        self.n_events = self.n_skipped = 0
         self._sparse_log = SparseLog()
         memory = EventMemory(engine.input_buffer, _SLAB_BATCHES * limits.max_batch)
         batch = MicroBatch(memory, limits.max_batch)
         self.intake = Intake(batch, self._process, metrics, self._sparse_log, now_ns)
         self.tester = Tester(monitor, outputs, metrics, self._sparse_log)
-        self._featuriser = Featuriser(monitor.features, metrics.features.observe)
+        self._featuriser = Featuriser(monitor.features, lambda s: metrics.features.add([s]))
         self._featurise = self._featuriser.submit if limits.tests else PendingFeatures.of
         self._runner = TestRunner(self._examine, self._skip, limits.max_waiting)
+        metrics.n_expected = n_expected
+        metrics.n_open = lambda: self._windows.n_open
+        metrics.queues["tests"] = Queue(lambda: self._runner.n_waiting, limits.max_waiting)
+        metrics.queues["features"] = Queue(lambda: self._featuriser.n_waiting)
+        self._recent = Recent(metrics)
 
     def run(
         self, socket: Socket, stopped: Callable[[], bool], *, exit_on_end: bool = False
@@ -148,14 +152,15 @@ class Consumer:
             self._process_alone(particles, messages, exc)
             return
         embedded_s = time.perf_counter()
-        self._metrics.embedding.observe(embedded_s - closed_s)
+        self._metrics.embedding.add([embedded_s - closed_s])
         features = self._featurise(embeddings)
         stop = 0
         for message in messages:
             start, stop = stop, stop + message.header.n
             self._add(message, particles[start:stop], embeddings[start:stop], features[start:stop])
         self._metrics.stages.observe(messages, closed_s, embedded_s, time.perf_counter())
-        self._show(len(particles))
+        self._metrics.n_events += len(particles)
+        self._count_empty()
 
     def _process_alone(
         self, particles: FloatArray, messages: Sequence[Arrival], exc: EngineError
@@ -192,17 +197,11 @@ class Consumer:
         for window in self._windows.add(block):
             self._runner.submit(window)
 
-    def _show(self, n_events: int) -> None:
-        """Let the metrics show what a micro-batch changed."""
-        self.n_events += n_events
-        self._metrics.events.inc(n_events)
+    def _count_empty(self) -> None:
         n_empty, self._n_empty = self._windows.n_empty - self._n_empty, self._windows.n_empty
         if n_empty:
-            self._metrics.windows.labels("empty").inc(n_empty)
+            self._metrics.windows["empty"] += n_empty
             _LOG.warning("%d time windows without any event were not tested", n_empty)
-        self._metrics.fill.set(self._windows.n_open)
-        self._metrics.fill_ratio.set(self._windows.n_open / self._n_expected)
-        self._metrics.waiting.set(self._runner.n_waiting)
 
     def _check_size(self, header: Header) -> None:
         """Messages are placed whole: large ones make the counts of time windows jump."""
@@ -216,23 +215,19 @@ class Consumer:
 
     def _examine(self, window: ClosedWindow) -> None:
         # With many windows waiting, each is still tested before one is confirmed.
-        n_waiting = self._runner.n_waiting
-        self._metrics.waiting.set(n_waiting)
-        has_time = n_waiting <= self._limits.max_waiting // 2
+        has_time = self._runner.n_waiting <= self._limits.max_waiting // 2
         self.tester.examine(window, confirm=self._confirms and has_time)
 
     def _skip(self, window: ClosedWindow) -> None:
-        self.n_skipped += 1
-        self._metrics.windows.labels("skipped").inc()
+        self._metrics.windows["skipped"] += 1
         text = f"window {window.index}: windows close faster than tests finish"
         self._sparse_log.log("window skipped", text)
 
     def snapshot(self, facts: ReferenceFacts, far: str) -> dict[str, object]:
         """Return what the live page shows."""
         return {
-            "events": self.n_events,
-            "fill": self._windows.n_open / self._n_expected,
+            **self._recent.snapshot(),
+            **self.tester.snapshot(),
             "calibrated_on": facts.calibration(),
             "far": far,
-            **self.tester.snapshot(),
         }

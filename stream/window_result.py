@@ -18,7 +18,9 @@ __all__ = [
     "WindowResult",
 ]
 
-RelabellingStatus: TypeAlias = Literal["done", "no alarm", "off", "skipped", "failed", "no events"]
+RelabellingStatus: TypeAlias = Literal[
+    "done", "no alarm", "same alarm", "off", "skipped", "failed", "no events"
+]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,10 @@ class Decision:
     """Whether it alarmed, and the accounts of its scale.
 
     Attributes:
-        alarm: whether it alarmed.
+        alarm: whether it is over the threshold.
+        onset: whether it opens an alarm: that counts, and is told. Further windows over the
+            threshold, next to it or within the refractory period, belong to the same alarm.
+        alarm_window: index of the window that opened its alarm; null if `alarm` is false.
         alarm_on: where the p comes from that decides: `chi2`, `gamma` or `toys`.
         p_alarm, z_alarm: that p, and its Z.
         threshold_p: the p at which this window alarms.
@@ -120,9 +125,13 @@ class Decision:
             scales together.
         trials: windows of this scale so far; each overlapping window counts.
         p_global, z_global: the smallest `p_alarm` of this scale so far, corrected for the trials.
+        discovery: whether it is one at the false-discovery rate asked for (`stream.discoveries`
+            says what holds for windows that share a reference); null if none was.
     """
 
     alarm: bool
+    onset: bool
+    alarm_window: int | None
     alarm_on: Tail
     p_alarm: float
     z_alarm: float
@@ -132,6 +141,7 @@ class Decision:
     trials: int
     p_global: float
     z_global: float
+    discovery: bool | None
 
 
 @dataclass(frozen=True)
@@ -146,8 +156,9 @@ class Confirmation:
             events: where it is large, the toys do not fit this window. Null if not tested.
         n_relabellings: how many; 0 if not tested.
         relabel_s: seconds that it took.
-        relabelling: `done`; `no alarm`; `off`; `skipped`, because windows wait or the run ends;
-            `failed`; or `no events`, which longer scales do not keep.
+        relabelling: `done`; `no alarm`; `same alarm`, of which the first window was confirmed;
+            `off`; `skipped`, because windows wait or the run ends; `failed`; or `no events`, which
+            longer scales do not keep.
     """
 
     p_relabelled: float | None

@@ -23,16 +23,18 @@ from engines.nplm.basis import Basis, BasisConfig, Width, build_basis
 from engines.nplm.losses import Loss
 from engines.nplm.min_p import Judgement, WidthNulls
 from engines.nplm.null import NullDistribution, Tail, z_score
-from engines.nplm.reference import CachedReference, Features, WindowTest
+from engines.nplm.reference import CachedReference, Features
 from engines.nplm.relabel import Relabelling
 from engines.nplm.threads import check_device
 from engines.nplm.toys import draw_toys, events_for_pool, offset_share
+from engines.nplm.window_test import FittedTest, WindowTest
 
 __all__ = [
     "Basis",
     "BasisConfig",
     "CachedReference",
     "Features",
+    "FittedTest",
     "Judgement",
     "Loss",
     "NullDistribution",

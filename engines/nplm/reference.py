@@ -1,7 +1,6 @@
 """A reference sample made ready: all of the null that can be prepared before data arrive."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, pairwise
 
@@ -19,38 +18,16 @@ from engines.nplm.solver import Fit, Problem, solve
 from engines.nplm.statistic import log_ratio, window_statistics
 from engines.nplm.sums import feature_sums
 from engines.nplm.threads import Threads
+from engines.nplm.window_test import FittedTest
 from engines.types import Float64Array, FloatArray, IntArray
 
-__all__ = ["CachedReference", "Features", "WindowTest"]
+__all__ = ["CachedReference", "Features"]
 
 #: psi of events, (n, rank): rows can be counted and sliced; a tensor to this package only.
 Features = torch.Tensor
 
 _ROWS = 16_384
 _BATCH_BYTES, _LARGEST_BATCH = 2**29, 64
-
-
-@dataclass(frozen=True)
-class WindowTest:
-    """The result of one test.
-
-    Attributes:
-        t: (n_widths,) the test statistic of each kernel width.
-        log_ratios: computes f.
-        gradient_squared: what the solver stopped at, of the worst width; above its tolerance, t
-            did not converge.
-        evaluations: passes over the reference, of all widths together.
-    """
-
-    t: Float64Array
-    log_ratios: Callable[[], Float64Array]
-    gradient_squared: float
-    evaluations: int
-
-    @cached_property
-    def f(self) -> Float64Array:
-        """Fitted log density ratio of each event, (n_widths, n_data): large where data exceed."""
-        return self.log_ratios()
 
 
 class CachedReference:
@@ -173,7 +150,7 @@ class CachedReference:
         self.threads.map(work, range(0, len(x), _ROWS))
         return psi
 
-    def test(self, embeddings: FloatArray, *, tolerance: float = 1e-5) -> WindowTest:
+    def test(self, embeddings: FloatArray, *, tolerance: float = 1e-5) -> FittedTest:
         """Compare one window, (n_data, d), with the reference.
 
         Raises:
@@ -183,7 +160,7 @@ class CachedReference:
         return self.test_features([self.features(embeddings)], tolerance=tolerance)
 
     @in_background
-    def test_features(self, pieces: Sequence[Features], *, tolerance: float = 1e-5) -> WindowTest:
+    def test_features(self, pieces: Sequence[Features], *, tolerance: float = 1e-5) -> FittedTest:
         """Compare one window with the reference, its features given in pieces: only the fit.
 
         Raises:
@@ -191,22 +168,29 @@ class CachedReference:
         """
         psi = self._join(pieces)
         fits = self._fit(psi, np.array([0, len(psi)]), tolerance)
-
-        def log_ratios() -> Float64Array:
-            columns = self.basis.columns
-            with self.stream.work():
-                f = [
-                    log_ratio(psi[:, c], fit.a[0])
-                    for c, (_, fit) in zip(columns, fits, strict=True)
-                ]
-                return np.asarray(torch.stack(f).cpu().numpy())
-
-        return WindowTest(
+        coefficients = tuple(fit.a[0] for _, fit in fits)
+        return FittedTest(
             t=_statistics(fits)[0],
-            log_ratios=log_ratios,
+            log_ratios=lambda: self._log_ratios(psi, coefficients),
             gradient_squared=max(float(fit.gradient_squared[0]) for _, fit in fits),
             evaluations=sum(fit.evaluations for _, fit in fits),
+            coefficients=coefficients,
         )
+
+    def log_ratios(self, test: FittedTest) -> Float64Array:
+        """Return f of the reference's events for a fitted window, (n_widths, n_ref) float64.
+
+        w e^f is the learned density of the data, given at the reference's events: where the window
+        has more than the null expects, these count for more. With the likelihood loss their sum is
+        the number of data events but for the ridge.
+        """
+        return self._log_ratios(self.psi, test.coefficients)
+
+    @in_background
+    def _log_ratios(self, psi: Features, coefficients: Sequence[Float64Array]) -> Float64Array:
+        columns = self.basis.columns
+        f = [log_ratio(psi[:, c], a) for c, a in zip(columns, coefficients, strict=True)]
+        return np.asarray(torch.stack(f).cpu().numpy())
 
     def test_toys(
         self,

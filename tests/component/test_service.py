@@ -18,6 +18,9 @@ from engines.event_files import EventFile
 from engines.nplm import Features, z_score
 from engines.reference_file import ReferenceArtifact
 from engines.types import FloatArray
+from stream.account import Rules
+from stream.alarm.keeper import AlarmFolder
+from stream.alarm.record import NullUsed
 from stream.alarms import FalseAlarmRate
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
 from stream.message import encode_message
@@ -102,13 +105,13 @@ def opened(
     n_panes: int = 1,
     limits: Limits | None = None,
 ) -> Iterator[Setup]:
-    far = FalseAlarmRate.parse("1/hour")
+    rules = Rules(FalseAlarmRate.parse("1/hour"))
     metrics, recorder = Metrics(CollectorRegistry()), Recorder()
     consumer = Consumer(
         LinearEngine(refuse=cursed),
-        Monitor(artifact, far, n_relabellings=n_relabellings, n_panes=n_panes, run="r"),
+        Monitor(artifact, rules, n_relabellings=n_relabellings, n_panes=n_panes, run="r"),
         windows,
-        Outputs([recorder], folder / "alarms"),
+        Outputs([recorder], AlarmFolder(folder / "alarms", NullUsed.of(artifact, Path("d4.ref")))),
         metrics,
         n_expected=N_WINDOW,
         limits=limits or Limits(max_waiting=100),
@@ -184,9 +187,9 @@ def test_bad_message_is_counted_and_the_stream_goes_on(
         setup.consumer.take(batch)
     setup.consumer.close()
     assert setup.refused(reason) == 1
-    assert setup.consumer.intake.n_rejected == 1
-    assert setup.consumer.n_events == setup.count("events") == 24 * PER_MESSAGE
-    assert setup.consumer.tester.n_tested == setup.count("windows", outcome="tested") == 2
+    assert setup.metrics.n_rejected == 1
+    assert setup.metrics.n_events == setup.count("events") == 24 * PER_MESSAGE
+    assert setup.metrics.windows["tested"] == setup.count("windows", outcome="tested") == 2
     assert setup.consumer.n_unclosed == 80
     # Message 10 is in neither window; the second goes on after it.
     assert setup.tested_ids() == [("detector", 0, 0, 9, 20), ("detector", 11, 0, 20, 20)]
@@ -197,8 +200,8 @@ def test_all_that_is_bad_at_once(setup: Setup) -> None:
     setup.consumer.take([good(0)])
     for _, make in BAD.values():
         setup.consumer.take([make(1)])
-    assert setup.consumer.intake.n_rejected == len(BAD)
-    assert setup.consumer.n_events == PER_MESSAGE
+    assert setup.metrics.n_rejected == len(BAD)
+    assert setup.metrics.n_events == PER_MESSAGE
     total = sum(setup.refused(reason) for reason in {reason for reason, _ in BAD.values()})
     assert total == len(BAD)
 
@@ -206,9 +209,9 @@ def test_all_that_is_bad_at_once(setup: Setup) -> None:
 def test_missing_messages_are_counted(setup: Setup) -> None:
     setup.consumer.take([good(seq) for seq in (3, 4, 8)])
     setup.consumer.take([good(9), good(7, source="other"), good(12)])
-    assert setup.consumer.intake.n_missing == setup.count("missing_messages") == 5
-    assert setup.consumer.intake.n_messages == setup.count("messages") == 6
-    assert setup.consumer.n_events == 6 * PER_MESSAGE
+    assert setup.metrics.n_missing == setup.count("missing_messages") == 5
+    assert setup.metrics.n_messages == setup.count("messages") == 6
+    assert setup.metrics.n_events == 6 * PER_MESSAGE
 
 
 def test_windows_hold_the_embeddings_as_they_came(
@@ -229,7 +232,7 @@ def test_features_are_computed_once_a_micro_batch(setup: Setup) -> None:
     setup.consumer.close()
     seen = setup.metrics.registry.get_sample_value("nplm_stream_features_seconds_count")
     assert seen in (2, 3)  # the batch of the open window may still have waited
-    assert setup.consumer.tester.n_tested == 1
+    assert setup.metrics.windows["tested"] == 1
 
 
 def test_features_that_fail_cost_their_windows_and_no_more(
@@ -270,14 +273,14 @@ def test_windows_slide_over_the_stream(artifact: ReferenceArtifact, tmp_path: Pa
 def test_longer_scales_are_told_to_every_output(tmp_path: Path) -> None:
     artifact = small_artifact(scales=(2, 3))
     with opened(artifact, tmp_path, CountWindows(N_WINDOW)) as setup:
-        setup.metrics.open_scales([2, 3])
+        setup.metrics.describe(artifact, FalseAlarmRate.parse("1/hour"))
         setup.consumer.take([good(seq) for seq in range(60)])
         setup.consumer.close()
     found = [(result.scale, result.window) for result in setup.recorder.results]
-    assert setup.metrics.registry.get_sample_value("nplm_stream_windows_waiting") == 0
+    assert setup.sample("queue_length", queue="tests") == 0
     assert found == [(1, 0), (1, 1), (2, 0), (1, 2), (3, 0), (1, 3), (2, 1), (1, 4), (1, 5),
                      (2, 2), (3, 1)]  # fmt: skip
-    assert setup.consumer.tester.n_tested == 6
+    assert setup.metrics.windows["tested"] == 6
     assert setup.count("merged_windows", scale="2") == 3
     assert setup.count("broken_runs", scale="3") == 0
     stream = np.concatenate([gaussians(20, np.random.default_rng(seq)) for seq in range(60)])
@@ -296,8 +299,8 @@ def test_encoder_that_fails_on_one_message_refuses_that_one(setup: Setup) -> Non
     cursed = np.full((2, 19, 3), CURSED_GEV, np.float32)
     batch = [good(0), encode_message("detector", 1, NOW_NS, cursed), good(2)]
     setup.consumer.take(batch)
-    assert setup.refused("embedding") == setup.consumer.intake.n_rejected == 1
-    assert setup.consumer.n_events == 2 * PER_MESSAGE
+    assert setup.refused("embedding") == setup.metrics.n_rejected == 1
+    assert setup.metrics.n_events == 2 * PER_MESSAGE
 
 
 def test_fill_and_latency_are_shown(setup: Setup) -> None:
@@ -318,7 +321,7 @@ def signal(seq: int) -> list[bytes]:
 def test_alarm_is_kept_with_its_events(setup: Setup) -> None:
     setup.consumer.take([signal(seq) for seq in range(10)])
     setup.consumer.close()
-    assert setup.consumer.tester.n_alarms == setup.count("alarms", scale="1") == 1
+    assert setup.metrics.scales[1].n_alarms == setup.count("alarms", scale="1") == 1
     (path,) = setup.alarms.iterdir()
     with EventFile(path) as events:
         assert len(events) == N_WINDOW
@@ -355,7 +358,7 @@ def test_full_disk_does_not_end_the_stream(setup: Setup, caplog: pytest.LogCaptu
     setup.alarms.write_text("a file where the folder should be")
     setup.consumer.take([signal(seq) for seq in range(20)])
     setup.consumer.close()
-    assert setup.consumer.tester.n_tested == 2
+    assert setup.metrics.windows["tested"] == 2
     assert setup.count("windows", outcome="failed") == 0
     assert "alarm not kept" in caplog.text
     assert "result not written to Recorder" in caplog.text
@@ -390,9 +393,9 @@ def test_run_takes_what_comes_until_every_source_has_ended(
     setup.consumer.intake._now_ns = time.time_ns  # the senders stamp the real time
     setup.consumer.run(pull, lambda: False, exit_on_end=True)
     setup.consumer.close()
-    assert setup.consumer.n_events == 600
-    assert setup.consumer.intake.n_rejected == setup.consumer.intake.n_missing == 0
-    assert setup.consumer.tester.n_tested + setup.consumer.n_skipped == 3
+    assert setup.metrics.n_events == 600
+    assert setup.metrics.n_rejected == setup.metrics.n_missing == 0
+    assert setup.metrics.windows["tested"] + setup.metrics.windows["skipped"] == 3
 
 
 def test_stop_still_takes_what_has_arrived(
@@ -405,8 +408,8 @@ def test_stop_still_takes_what_has_arrived(
     assert pull.poll(20_000)
     setup.consumer.run(pull, lambda: True)
     setup.consumer.close()
-    assert setup.consumer.n_events > 0
-    assert setup.consumer.intake.n_missing == 0
+    assert setup.metrics.n_events > 0
+    assert setup.metrics.n_missing == 0
 
 
 def test_trouble_is_logged_once_a_minute_with_its_count(caplog: pytest.LogCaptureFixture) -> None:
@@ -439,7 +442,7 @@ def test_micro_batch_closes_when_it_is_full(artifact: ReferenceArtifact, tmp_pat
         setup.consumer.take([good(seq) for seq in range(8)])
         setup.consumer.close()
     assert setup.sample("embedding_seconds_count") == 3
-    assert setup.consumer.n_events == 8 * PER_MESSAGE
+    assert setup.metrics.n_events == 8 * PER_MESSAGE
 
 
 def test_micro_batch_closes_at_its_deadline(
@@ -456,7 +459,7 @@ def test_micro_batch_closes_at_its_deadline(
         waited_s = time.perf_counter() - started
         setup.consumer.close()
     assert waited_s >= 0.19
-    assert setup.consumer.n_events == PER_MESSAGE
+    assert setup.metrics.n_events == PER_MESSAGE
     assert setup.sample("stage_seconds_sum", stage="wait") == pytest.approx(waited_s, abs=0.02)
 
 
@@ -471,7 +474,7 @@ def test_messages_that_wait_are_taken_together(
         assert pull.poll(20_000)
         setup.consumer.intake.gather(pull, 1.0)
         setup.consumer.close()
-    assert setup.consumer.n_events == 6 * PER_MESSAGE
+    assert setup.metrics.n_events == 6 * PER_MESSAGE
     assert setup.sample("embedding_seconds_count") == 1
 
 
@@ -482,7 +485,7 @@ def test_memory_comes_back_when_windows_let_go(setup: Setup) -> None:
             time.sleep(0.001)
     setup.consumer.close()
     memory = setup.consumer.intake._batch._memory
-    assert setup.consumer.n_events == 6000 * PER_MESSAGE
+    assert setup.metrics.n_events == 6000 * PER_MESSAGE
     assert memory.n_slabs <= 4  # 15 slabs' worth of events have passed
 
 
@@ -493,8 +496,8 @@ def test_without_tests_events_are_embedded_and_forgotten(
     with opened(artifact, tmp_path, CountWindows(N_WINDOW), limits=limits) as setup:
         setup.consumer.take([good(seq) for seq in range(30)])
         setup.consumer.close()
-    assert setup.consumer.n_events == 30 * PER_MESSAGE
-    assert setup.consumer.tester.n_tested == setup.consumer.n_unclosed == 0
+    assert setup.metrics.n_events == 30 * PER_MESSAGE
+    assert setup.metrics.windows["tested"] == setup.consumer.n_unclosed == 0
 
 
 @pytest.mark.parametrize("delay_s", [0.0005, 0.002, 0.0073])
@@ -513,4 +516,4 @@ def test_deadline_is_kept_below_a_millisecond_too(
             waited_s.append(time.perf_counter() - started)
         setup.consumer.close()
     assert min(waited_s) >= delay_s
-    assert setup.consumer.n_events == 8 * PER_MESSAGE
+    assert setup.metrics.n_events == 8 * PER_MESSAGE

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.support_commands import (
     tiny_encoder,
     wait_until,
 )
+from tests.support_webhook import receiving
 
 WINDOW = 500
 PER_MESSAGE = 256
@@ -172,14 +174,51 @@ def test_signal_alarms_and_is_kept(consumer: StartConsumer, launch: Launch) -> N
     lines = running.lines()
     background, mixed = lines[:4], lines[5:]
     assert min(line["t"] for line in mixed) > max(line["t"] for line in background)
+    alarms = [line for line in lines if line["alarm"]]
+    assert len(alarms) >= len(mixed)
     kept = sorted((running.folder / "alarms").iterdir())
-    assert len(kept) == sum(line["alarm"] for line in lines) >= len(mixed)
+    largest = accumulate((line["z_alarm"] for line in alarms), max)
+    steps = [z for z, _ in groupby(largest)]
+    assert len(kept) == len(steps)
     with EventFile(kept[0]) as events:
         assert len(events) == 200
-    alarms = [line for line in lines if line["alarm"]]
-    assert all(line["p_relabelled"] == 1 / 20 for line in alarms)
-    assert all(line["p_relabelled"] is None for line in lines if not line["alarm"])
-    assert out.count("ALARM (relabelled p 0.05)") == len(alarms)
+    assert [line["onset"] for line in alarms] == [True] + [False] * (len(alarms) - 1)
+    assert {line["alarm_window"] for line in alarms} == {alarms[0]["window"]}
+    assert [line["p_relabelled"] for line in lines if line["onset"]] == [1 / 20]
+    assert all(line["p_relabelled"] is None for line in lines if not line["onset"])
+    assert out.count("ALARM (relabelled p 0.05)") == 1
+    assert f"1 alarms ({len(alarms)} windows)" in out
+
+
+def test_alarm_is_told_while_the_webhook_hangs(consumer: StartConsumer, launch: Launch) -> None:
+    """The stream goes on; an alarm is posted again until it is taken; discoveries are decided."""
+    with receiving() as webhook:
+        webhook.answers = [500]
+        webhook.may_answer.clear()
+        options = ("--notify", webhook.url, "--fdr", 0.1, "--relabellings", 0)
+        running = consumer("--alarm-on", "gamma", "--max-waiting", 100, *options)
+        launch(
+            *("stream-producer", STREAM, "--endpoint", running.endpoint, "--rate", 10_000),
+            *("--inject", sample_path("LQbtau"), "--fraction", 0.4, "--after", 2000),
+        )
+        tested = 'windows_total{outcome="tested"}'
+        wait_until(lambda: running.metric(tested) >= 10, "ten windows", running.process)
+        assert running.metric('notifications_total{outcome="delivered"}') == 0
+        webhook.may_answer.set()
+        wait_until(
+            lambda: running.metric('notifications_total{outcome="delivered"}') == 1,
+            "the notification",
+            running.process,
+        )
+        first, again = webhook.bodies
+        running.process.send_signal(signal.SIGTERM)
+        code, out, err = finish(running.process)
+    assert code == 0, err
+    assert "secret" not in out + err
+    assert first == again
+    (onset,) = (line for line in running.lines() if line["onset"])
+    assert first["result"] == onset
+    assert onset["discovery"] is True
 
 
 def test_metrics_match_and_sigterm_drains(consumer: StartConsumer, launch: Launch) -> None:
@@ -209,7 +248,7 @@ def test_metrics_match_and_sigterm_drains(consumer: StartConsumer, launch: Launc
     assert running.metric('window_t{scale="1"}') == lines[-1]["t"]
     assert running.metric('window_p_value{scale="1"}') == lines[-1]["p"]
     assert running.metric("features_seconds_count") > 0
-    assert running.metric('alarms_total{scale="1"}') == sum(line["alarm"] for line in lines)
+    assert running.metric('alarms_total{scale="1"}') == sum(line["onset"] for line in lines)
     status, body = fetch(running.port, "/results.json")
     assert status == 200
     assert [shown["t"] for shown in json.loads(body)["windows"]] == [line["t"] for line in lines]

@@ -1,17 +1,10 @@
-"""When a window alarms, and what is kept of it."""
+"""When a window alarms."""
 
-import json
-from pathlib import Path
-
-import h5py
 import numpy as np
 import pytest
 
-from engines.errors import ArtifactError, ParameterError
-from engines.event_files import EventFile
-from stream.alarms import FalseAlarmRate, Trials, write_alarm
-from tests.support import gaussians
-from tests.support_stream import closed_window
+from engines.errors import ParameterError
+from stream.alarms import FalseAlarmRate, Trials
 
 DAY_S = 86_400.0
 
@@ -69,38 +62,3 @@ def test_global_p_is_a_probability_and_no_smaller_than_p(p: float, n: int) -> No
     trials = Trials(n, p)
     assert p * (1 - 1e-9) <= trials.global_p <= 1.0
     assert np.isfinite(trials.global_z)
-
-
-def test_alarm_keeps_the_most_anomalous_events_first(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    window, f = closed_window(gaussians(500, rng), index=7), rng.normal(size=500)
-    record: dict[str, object] = {"run": "r1", "t": 12.5}
-    path = write_alarm(tmp_path / "new" / "alarms", window, f, record)
-    assert path.name == "alarm-r1-000007.h5"
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    with EventFile(path) as events:
-        particles = events.read()
-    order = np.argsort(-f)[:200]
-    np.testing.assert_array_equal(particles, window.particles[order])
-    with h5py.File(path) as file:
-        kept = file["f"][:]
-        assert (np.diff(kept) <= 0).all()
-        np.testing.assert_array_equal(kept, np.sort(f)[::-1][:200])
-        np.testing.assert_array_equal(file["embeddings"][:], window.embeddings)
-        np.testing.assert_allclose(file["f_window"][:], f, rtol=1e-6)
-        assert json.loads(file.attrs["result"]) == record
-
-
-def test_alarm_of_a_short_window_keeps_all(tmp_path: Path) -> None:
-    window = closed_window(gaussians(3, np.random.default_rng(0)))
-    path = write_alarm(tmp_path, window, np.arange(3.0), {"run": "r"})
-    with EventFile(path) as events:
-        assert events.read()[:, 0, 0].tolist() == [2, 1, 0]
-
-
-def test_alarm_that_cannot_be_kept_is_explained(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    window = closed_window(gaussians(3, np.random.default_rng(0)))
-    with pytest.raises(ArtifactError, match="cannot keep the alarm"):
-        write_alarm(blocked, window, np.arange(3.0), {"run": "r"})

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from engines.artifact import EngineFacts, SampleFacts
-from engines.calibration import Running, calibrate, embed_events
+from engines.calibration import Running, calibrate
 from engines.calibration_config import CalibrationConfig, choose_sizes
+from engines.embed_events import embed_events
 from engines.errors import (
     EventError,
     MismatchError,
@@ -21,6 +22,8 @@ from engines.errors import (
     SampleSizeError,
     WorkerError,
 )
+from engines.event_files import read_events, write_events
+from engines.event_quantities import event_quantities
 from engines.events import EventRange
 from engines.nplm import draw_toys, events_for_pool
 from engines.reference_file import ReferenceArtifact
@@ -120,9 +123,11 @@ def test_null_without_spread_is_refused(events: Path, sigma: float, lam: float) 
 
 def test_embeddings_are_the_engines_in_file_order(events: Path) -> None:
     ranges = [EventRange(events, 100, 300), EventRange(events, 0, 50)]
-    embeddings = embed_events(LinearEngine(), ranges, "embedding")
+    embeddings, quantities = embed_events(LinearEngine(), ranges, "embedding")
     wanted = gaussians(3000, np.random.default_rng(0))
     np.testing.assert_array_equal(embeddings, np.concatenate([wanted[100:300], wanted[:50]]))
+    particles = np.concatenate([read_events(source) for source in ranges])
+    np.testing.assert_array_equal(quantities, event_quantities(particles))
 
 
 def test_calibration_keeps_the_samples_disjoint_and_says_what_it_did(events: Path) -> None:
@@ -138,6 +143,17 @@ def test_calibration_keeps_the_samples_disjoint_and_says_what_it_did(events: Pat
     centres = (reference.basis.centres * reference.basis.std + reference.basis.mean).numpy()
     distance = np.linalg.norm(centres[:, None] - reference.embeddings[None], axis=2)
     assert distance.min() > 1e-4  # no centre is a reference event
+
+
+def test_quantities_are_those_of_the_reference_events(tmp_path: Path) -> None:
+    particles = np.zeros((3000, 19, 3), np.float32)
+    particles[:, 1:5, 1] = gaussians(3000, np.random.default_rng(0))
+    particles[:, 0, 0] = np.arange(3000)
+    write_events(tmp_path / "bkg.h5", particles)
+    artifact = calibrate(LinearEngine(), [EventRange(tmp_path / "bkg.h5")], CONFIG)
+    assert artifact.quantities is not None
+    met = artifact.quantities[:, 1].astype(int)
+    np.testing.assert_array_equal(particles[met, 1:5, 1], artifact.reference.embeddings)
 
 
 def test_toys_come_from_events_of_neither_basis_nor_reference(events: Path) -> None:

@@ -44,7 +44,12 @@ def text(nulls: dict[int, WidthNulls]) -> str:
         created="2026-01-01T00:00:00+00:00",
     )
     basis = SimpleNamespace(sigmas=(2.5, 0.75), centres=np.zeros((120, 4)), rank=90)
-    artifact = SimpleNamespace(facts=facts, nulls=nulls, reference=SimpleNamespace(basis=basis))
+    artifact = SimpleNamespace(
+        facts=facts,
+        nulls=nulls,
+        reference=SimpleNamespace(basis=basis),
+        fingerprint="cd" * 32,
+    )
     return describe(cast("ReferenceArtifact", artifact))
 
 
@@ -57,6 +62,7 @@ def text(nulls: dict[int, WidthNulls]) -> str:
         "precision    fp32",
         "window       500 events",
         "loss         likelihood",
+        f"fingerprint  {'cd' * 32}",
         "samples      basis 5000, reference 8000, pool 30000 events; shuffled from",
         "             a.h5 events 0 to 9000",
         "             b.h5 events 100 to 34100",

@@ -19,6 +19,7 @@ from engines.nplm import (
 )
 from engines.reference_file import ReferenceArtifact, ReferenceFacts
 from engines.types import Float64Array, FloatArray
+from stream.account import Rules
 from stream.alarms import FalseAlarmRate
 from stream.monitor import Monitor
 from stream.window import ClosedWindow
@@ -27,7 +28,8 @@ from tests.support import FINGERPRINT, gaussians, small_artifact, window_spec
 from tests.support_stream import closed_window
 
 S = 10**9
-HOURLY = FalseAlarmRate.parse("1/hour")
+FAR = FalseAlarmRate.parse("1/hour")
+HOURLY = Rules(FAR)
 
 
 @dataclass
@@ -171,7 +173,7 @@ def test_z_carries_the_offset_of_the_finite_pool() -> None:
 
 
 def test_toys_alone_alarm_only_where_their_resolution_allows() -> None:
-    monitor = Monitor(scripted(), HOURLY, alarm_on="toys")
+    monitor = Monitor(scripted(), Rules(FAR, "toys"))
     result, _ = monitor.examine(window(1000.0, start_s=0, end_s=30))
     assert result.threshold_p < result.p
     assert not result.alarm
@@ -184,7 +186,7 @@ def test_toys_alone_alarm_only_where_their_resolution_allows() -> None:
 @pytest.mark.parametrize("alarm_on", ["chi2", "gamma", "toys"])
 @pytest.mark.parametrize("t", [-1e6, 0.0, 1e6])
 def test_every_figure_is_finite(t: float, alarm_on: Tail) -> None:
-    monitor = Monitor(scripted(), HOURLY, alarm_on=alarm_on, n_relabellings=9)
+    monitor = Monitor(scripted(), Rules(FAR, alarm_on), n_relabellings=9)
     result, _ = monitor.examine(window(t))
     json.dumps(result.record(), allow_nan=False)
 
@@ -200,7 +202,7 @@ def test_t_that_is_not_finite_gives_no_result(t: float) -> None:
 @pytest.mark.parametrize("alarm_on", ["chi2", "gamma", "toys"])
 def test_line_says_which_p_decided(alarm_on: Tail) -> None:
     artifact = scripted()
-    result, _ = Monitor(artifact, HOURLY, alarm_on=alarm_on).examine(window(90.0))
+    result, _ = Monitor(artifact, Rules(FAR, alarm_on)).examine(window(90.0))
     assert result.alarm_on == alarm_on
     assert result.p_alarm == artifact.nulls[1].tail_p_value(alarm_on, np.array([90.0]))
     assert result.inverse_far_s == pytest.approx(1.0 / result.p_alarm)
@@ -210,7 +212,7 @@ def test_line_says_which_p_decided(alarm_on: Tail) -> None:
 def test_gamma_sees_the_spread_that_the_chi_square_does_not() -> None:
     """The toys are wider than a chi-square of their mean: its tail alarms, the gamma's does not."""
     chi2, _ = Monitor(scripted(), HOURLY).examine(window(110.0))
-    gamma, _ = Monitor(scripted(), HOURLY, alarm_on="gamma").examine(window(110.0))
+    gamma, _ = Monitor(scripted(), Rules(FAR, "gamma")).examine(window(110.0))
     assert (chi2.alarm, gamma.alarm) == (True, False)
     assert (chi2.extrapolated, gamma.extrapolated) == (True, False)
     assert chi2.p_chi2 == gamma.p_chi2 < chi2.p_gamma == gamma.p_gamma
@@ -281,7 +283,7 @@ def test_relabellings_repeat_in_a_replay_and_differ_between_windows() -> None:
     for _ in range(2):
         artifact = scripted()
         monitor = Monitor(artifact, HOURLY, n_relabellings=9)
-        for index in (3, 4):
+        for index in (3, 7):
             monitor.examine(window(1000.0, index=index, end_s=index + 1))
         draws.append([draw for _, draw in relabelled(artifact)])
     assert draws[0] == draws[1]
@@ -370,13 +372,55 @@ def test_spacing_is_end_to_end_and_never_negative() -> None:
 def test_spacings_add_up_to_the_time_that_passed() -> None:
     monitor = Monitor(scripted(), HOURLY)
     rng = np.random.default_rng(0)
-    ends = rng.uniform(1, 100, size=50)
+    ends = rng.uniform(1, 60, size=50)
     spacings = [monitor.examine(window(50.0, end_s=end))[0].spacing_s for end in ends]
     assert sum(spacings) == pytest.approx(ends.max(), abs=1e-6)
 
 
+def test_clock_set_back_is_counted_and_charging_goes_on() -> None:
+    """Or no window would alarm until the clock is where it was."""
+    monitor = Monitor(scripted(), HOURLY)
+    bounds = ((7200, 7201), (3600, 3601), (3602, 3603), (3603, 3604))
+    results = [monitor.examine(window(50.0, start_s=a, end_s=b))[0] for a, b in bounds]
+    assert [result.spacing_s for result in results] == [1.0, 1.0, 2.0, 1.0]
+    assert monitor.n_clock_jumps == 1
+
+
+def run_of(monitor: Monitor, *alarming: bool) -> list[WindowResult]:
+    """Return the results of windows of one second each."""
+    return [
+        monitor.examine(window(1000.0 if alarms else 50.0, i, start_s=i, end_s=i + 1))[0]
+        for i, alarms in enumerate(alarming)
+    ]
+
+
+def test_windows_that_follow_one_another_are_one_alarm() -> None:
+    results = run_of(Monitor(scripted(), HOURLY), False, True, True, False, True)
+    assert [result.alarm for result in results] == [False, True, True, False, True]
+    assert [result.onset for result in results] == [False, True, False, False, True]
+    assert [result.alarm_window for result in results] == [None, 1, 1, None, 4]
+
+
+def test_an_alarm_is_confirmed_by_its_first_window() -> None:
+    artifact = scripted()
+    results = run_of(Monitor(artifact, HOURLY, n_relabellings=9), True, True)
+    assert [result.relabelling for result in results] == ["done", "same alarm"]
+
+
+def test_windows_within_the_refractory_period_are_one_alarm() -> None:
+    monitor = Monitor(scripted(), Rules(FAR, refractory_s=3.0))
+    results = run_of(monitor, True, False, False, True, False, False, False, True)
+    assert [r.alarm_window for r in results] == [0, None, None, 0, None, None, None, 7]
+
+
+def test_discoveries_are_decided_beside_alarms() -> None:
+    assert run_of(Monitor(scripted(), HOURLY), True)[0].discovery is None
+    results = run_of(Monitor(scripted(), Rules(FAR, fdr=0.1)), False, True, False)
+    assert [result.discovery for result in results] == [False, True, False]
+
+
 def test_global_p_counts_the_trials() -> None:
-    monitor = Monitor(scripted(), HOURLY, alarm_on="toys")
+    monitor = Monitor(scripted(), Rules(FAR, "toys"))
     results = [monitor.examine(window(t))[0] for t in (50.0, 1000.0, 60.0)]
     assert [result.trials for result in results] == [1, 2, 3]
     assert results[-1].p_global == pytest.approx(1 - 0.99**3)

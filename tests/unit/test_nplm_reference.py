@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from engines.errors import EngineError, SampleSizeError
-from engines.nplm import BasisConfig, CachedReference, draw_toys
+from engines.nplm import BasisConfig, CachedReference, FittedTest, Loss, draw_toys
+from engines.types import Float64Array, FloatArray
 from tests.support import gaussians, small_reference, window_spec
 
 
@@ -223,3 +224,39 @@ def test_window_far_larger_than_calibrated_is_seen_and_converges(
     test = reference.test(gaussians(n, rng))
     assert test.t[0] == pytest.approx(2 * (n * np.log(factor) - (n - 200)), rel=0.01)
     assert test.gradient_squared <= 1e-4
+
+
+def naive_f(reference: CachedReference, test: FittedTest, x: FloatArray) -> Float64Array:
+    """Return f(x) = sum_m alpha_m k(x, c_m), one width after the other, centre by centre."""
+    basis = reference.basis
+    points = (x - basis.mean.numpy()) / basis.std.numpy()
+    rows = []
+    for width, a in zip(basis.widths, test.coefficients, strict=True):
+        alpha = width.projector.numpy() @ a
+        f = np.zeros(len(x))
+        for centre, weight in zip(basis.centres.numpy(), alpha, strict=True):
+            f += weight * np.exp(-((points - centre) ** 2).sum(axis=1) / (2 * width.sigma**2))
+        rows.append(f)
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "likelihood"])
+def test_f_of_the_reference_is_the_fitted_function_there(loss: Loss) -> None:
+    rng = np.random.default_rng(7)
+    reference = small_reference(rng, sigma_quantiles=(0.3, 0.9), loss=loss)
+    window = gaussians(200, rng) + np.float32(0.4)
+    test = reference.test(window)
+    f = reference.log_ratios(test)
+    assert f.shape == (2, reference.n_ref)
+    np.testing.assert_allclose(f, naive_f(reference, test, reference.embeddings), atol=2e-4)
+    np.testing.assert_allclose(test.f, naive_f(reference, test, window), atol=2e-4)
+
+
+def test_learned_density_holds_as_many_events_as_the_window() -> None:
+    # The likelihood's score equation, but for the ridge and what the kernels cannot add up to.
+    rng = np.random.default_rng(8)
+    reference = small_reference(rng, loss="likelihood")
+    for n_data in (150, 200, 260):
+        test = reference.test(gaussians(n_data, rng) + np.float32(0.3))
+        total = reference.weight * np.exp(reference.log_ratios(test)[0]).sum()
+        assert total == pytest.approx(n_data, rel=0.01)

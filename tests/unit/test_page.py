@@ -1,7 +1,10 @@
 """The HTTP port: what each path answers, and to whom."""
 
+import base64
+import hashlib
 import http.client
 import json
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -61,39 +64,97 @@ def test_alive_before_ready(
     assert json.loads(body) == {"events": 3, "windows": []}
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")],
-)
-def test_live_page_needs_nothing_from_elsewhere(
-    server: ThreadingHTTPServer, path: str, kind: str
+def test_live_page_is_one_small_file_that_needs_nothing_from_elsewhere(
+    server: ThreadingHTTPServer,
 ) -> None:
-    status, headers, body = get(server, path)
+    status, headers, body = get(server, "/")
     assert status == 200
-    assert headers["Content-Type"].startswith(kind)
-    assert "http://" not in body.replace("http://www.w3.org/2000/svg", "")
-    assert "https://" not in body
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert len(body.encode()) < 30_000
+    assert "://" not in body.replace("http://www.w3.org/2000/svg", "")
+    assert "innerHTML" not in body
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/nothing"])
-def test_every_answer_is_locked_down(server: ThreadingHTTPServer, path: str) -> None:
-    _, headers, _ = get(server, path)
+def test_policy_lets_nothing_run_but_what_is_in_the_page(server: ThreadingHTTPServer) -> None:
+    _, headers, body = get(server, "/")
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    for tag in ("style", "script"):
+        (inline,) = re.findall(f"<{tag}>(.*?)</{tag}>", body, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert policy[f"{tag}-src"] == f"'sha256-{digest}'"
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/", "GET"), ("/metrics", "GET"), ("/healthz", "HEAD"), ("/nothing", "GET"), ("/", "PUT"),
+     ("/results.json", "GET")],
+)  # fmt: skip
+def test_every_answer_is_locked_down(server: ThreadingHTTPServer, path: str, method: str) -> None:
+    _, headers, _ = get(server, path, method)
     assert "default-src 'none'" in headers["Content-Security-Policy"]
-    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Cache-Control"] == "no-store"
     assert "Python" not in headers["Server"]
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/../engines/errors.py", "/page.py", "/metrics/"])
+def test_broken_request_is_answered_without_markup_of_its_own(server: ThreadingHTTPServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as client:
+        client.sendall(b"<script>alert(1)</script> / / HTTP/1.1\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b"")).decode()
+    assert " 400 " in answer.splitlines()[0]
+    assert "default-src 'none'" in answer
+    assert "<script>" not in answer.partition("\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/../engines/errors.py", "/page.html", "/metrics/", "/%2e%2e/"]
+)
 def test_other_paths_are_not_found(server: ThreadingHTTPServer, path: str) -> None:
     assert get(server, path)[0] == 404
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
 def test_nothing_can_be_changed(server: ThreadingHTTPServer, method: str) -> None:
-    assert get(server, "/", method)[0] == 501
+    status, headers, _ = get(server, "/results.json", method)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/nothing"])
+def test_head_is_get_without_the_body(server: ThreadingHTTPServer, path: str) -> None:
+    status, headers, body = get(server, path, "HEAD")
+    shown = get(server, path)
+    assert (status, headers["Content-Type"], body) == (shown[0], shown[1]["Content-Type"], "")
+    assert int(headers["Content-Length"]) == len(shown[2].encode())
+
+
+def test_snapshot_is_taken_once_for_many_viewers() -> None:
+    now_s, n_taken = [0.0], [0]
+
+    def snapshot() -> dict[str, object]:
+        n_taken[0] += 1
+        return {"events": n_taken[0]}
+
+    page = Page(CollectorRegistry(), clock=lambda: now_s[0])
+    assert page.data() is None
+    page.snapshot = snapshot
+    assert [page.data() for _ in range(9)] == [{"events": 1}] * 9
+    now_s[0] = 0.5
+    assert page.data() == {"events": 2}
+
+
+def test_page_is_told_only_what_it_has_not_seen(
+    server: ThreadingHTTPServer, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = [{"run": "a b&c", "window": index} for index in range(3)]
+    monkeypatch.setattr(page, "snapshot", lambda: {"windows": windows})
+    _, _, body = get(server, "/results.json?after=a+b%26c%3A1")
+    assert json.loads(body) == {"windows": windows[2:], "continues": True}
 
 
 def test_client_that_breaks_off_leaves_no_traceback(

@@ -2,10 +2,12 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -39,6 +41,34 @@ def test_round_trip(path: Path, artifact: ReferenceArtifact) -> None:
     )
 
 
+def test_quantities_are_kept_and_older_files_have_none(
+    path: Path, tmp_path: Path, artifact: ReferenceArtifact
+) -> None:
+    assert load_reference(path).quantities is None
+    quantities = np.random.default_rng(0).random((artifact.reference.n_ref, 5), np.float32)
+    save_reference(tmp_path / "q.ref", replace(artifact, quantities=quantities))
+    np.testing.assert_array_equal(load_reference(tmp_path / "q.ref").quantities, quantities)
+
+
+@pytest.mark.parametrize("shape", [(2000,), (2000, 4), (1999, 5)])
+def test_quantities_of_other_events_are_refused(
+    path: Path, artifact: ReferenceArtifact, shape: tuple[int, ...]
+) -> None:
+    save_reference(path, replace(artifact, quantities=np.zeros(shape, np.float32)))
+    with pytest.raises(ArtifactError, match="5 quantities of each reference event; got shape"):
+        load_reference(path)
+
+
+def test_fingerprint_names_the_content(path: Path, artifact: ReferenceArtifact) -> None:
+    assert artifact.fingerprint == ""
+    first = load_reference(path).fingerprint
+    assert len(first) == 64
+    save_reference(path, load_reference(path))
+    assert load_reference(path).fingerprint == first
+    save_reference(path, replace(artifact, nulls={1: WidthNulls(np.arange(9.0)[:, None])}))
+    assert load_reference(path).fingerprint != first
+
+
 def test_time_window_survives(tmp_path: Path) -> None:
     made = small_artifact(window_spec("time", 150), n_toys=5)
     save_reference(tmp_path / "t.ref", made)
@@ -53,6 +83,17 @@ def test_file_appears_whole_and_replaces_the_old(path: Path, artifact: Reference
     save_reference(path, other)
     assert load_reference(path).nulls[1].n_toys == 9
     assert [entry.name for entry in path.parent.iterdir()] == ["d4.ref"]
+
+
+def test_a_reference_in_use_outlives_its_file(path: Path, artifact: ReferenceArtifact) -> None:
+    """Someone copies another file over it while a consumer runs."""
+    loaded = load_reference(path)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.write(b"\0" * size)
+    np.testing.assert_array_equal(loaded.reference.embeddings, artifact.reference.embeddings)
+    np.testing.assert_array_equal(loaded.nulls[1].t, artifact.nulls[1].t)
+    assert torch.equal(loaded.reference.basis.centres, artifact.reference.basis.centres)
 
 
 def test_file_can_be_read_by_whoever_the_umask_allows(path: Path) -> None:

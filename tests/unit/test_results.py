@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engines.errors import ArtifactError
+from stream.account import Rules
 from stream.alarms import FalseAlarmRate
 from stream.endpoints import Context, Socket, bound_endpoint, open_publisher, open_receiver
 from stream.monitor import Monitor
@@ -22,7 +23,7 @@ from tests.support_stream import closed_window
 @pytest.fixture(scope="module")
 def result() -> WindowResult:
     artifact = small_artifact(n_toys=9)
-    monitor = Monitor(artifact, FalseAlarmRate.parse("1/day"), run="r")
+    monitor = Monitor(artifact, Rules(FalseAlarmRate.parse("1/day")), run="r")
     events = gaussians(200, np.random.default_rng(1))
     return monitor.examine(closed_window(events, artifact.reference))[0]
 

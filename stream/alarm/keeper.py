@@ -1,0 +1,68 @@
+"""Which windows of an alarm are kept and shown: that which opens it, and each more extreme one."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.errors import ArtifactError
+from engines.types import Float64Array
+from stream.alarm.record import NullUsed, write_alarm
+from stream.alarm.view import alarm_view
+from stream.metrics import Metrics
+from stream.sparse_log import SparseLog
+from stream.window import ClosedWindow
+from stream.window_result import WindowResult
+
+__all__ = ["AlarmFolder", "AlarmKeeper"]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AlarmFolder:
+    """Where alarms are kept, and the null that they were judged by."""
+
+    path: Path
+    null: NullUsed
+
+
+class AlarmKeeper:
+    """Keeps the windows of alarms; an alarm that goes on for a day does not fill the disk.
+
+    Args:
+        folder: where; None keeps none.
+        metrics: counts what was kept, and what could not be.
+        sparse_log: for trouble that may repeat.
+
+    Attributes:
+        shown: the most extreme window of the last alarm, for the live page; None before any.
+    """
+
+    def __init__(self, folder: AlarmFolder | None, metrics: Metrics, sparse_log: SparseLog) -> None:
+        """Start without an alarm."""
+        self._folder, self._metrics, self._sparse_log = folder, metrics, sparse_log
+        self._largest_z = 0.0
+        self.shown: dict[str, object] | None = None
+
+    def follow(self, window: ClosedWindow, f: Float64Array, result: WindowResult) -> None:
+        """Keep a window if it opens an alarm or is more extreme than its alarm was so far.
+
+        Args:
+            window: the window.
+            f: (n_data,) log density ratio of each event, of the kernel width that decided.
+            result: what was said of it.
+        """
+        if not result.alarm or (not result.onset and result.z_alarm <= self._largest_z):
+            return
+        self._largest_z = result.z_alarm
+        self.shown = alarm_view(window.embeddings, window.particles, f, result.record())
+        if self._folder is None:
+            return
+        try:
+            kept = write_alarm(self._folder.path, window, f, result, self._folder.null)
+        except ArtifactError as exc:
+            self._metrics.records["failed"] += 1
+            self._sparse_log.log("alarm not kept", str(exc))
+        else:
+            self._metrics.records["kept"] += 1
+            _LOG.info("kept the alarm of window %d in %s", window.index, kept)

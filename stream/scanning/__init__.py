@@ -1,0 +1,1 @@
+"""The parts of `stream-scan`: the monitor over stored events."""
