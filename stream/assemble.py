@@ -34,6 +34,7 @@ from stream.alarm.record import NullUsed
 from stream.alarms import FalseAlarmRate
 from stream.console import announce, summarise
 from stream.endpoints import Context, open_publisher, open_receiver
+from stream.exposition import registry_of
 from stream.metrics import Metrics, Queue
 from stream.monitor import Monitor
 from stream.notify import Webhook
@@ -64,10 +65,10 @@ def run_consumer(options: argparse.Namespace) -> None:
         options.fdr_method,
     )
     timings = _timings(options)
-    metrics = Metrics(CollectorRegistry(), Stages(timings))
+    metrics = Metrics(Stages(timings))
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
-        page = _serve(stack, options.http, metrics.registry)
+        page = _serve(stack, options.http, registry_of(metrics))
         engine = stack.enter_context(_open_engine(options, metrics))
         reference = options.reference or options.engine.with_suffix(".ref")
         artifact = load_reference(

@@ -4,8 +4,9 @@ Names start with `nplm_stream_`, units are base units, every series exists from 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -17,13 +18,11 @@ from prometheus_client.registry import Collector
 
 from engines.nplm import z_score
 from stream.durations import histogram
+from stream.metrics import Metrics
 from stream.stages import LATENCY, STAGES
 from stream.window_result import WindowResult
 
-if TYPE_CHECKING:
-    from stream.metrics import Metrics
-
-__all__ = ["Exposition"]
+__all__ = ["registry_of"]
 
 _PREFIX = "nplm_stream_"
 _Values: TypeAlias = float | Mapping[str, float]
@@ -48,14 +47,22 @@ _OF_ALARMING_WINDOW = (
 )
 
 
-class Exposition(Collector):
+def registry_of(metrics: Metrics) -> CollectorRegistry:
+    """Return a registry that shows an account, and the process."""
+    registry = CollectorRegistry()
+    registry.register(_Exposition(metrics))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+class _Exposition(Collector):
     """Yields every metric of an account.
 
     Args:
         metrics: the account.
     """
 
-    def __init__(self, metrics: "Metrics") -> None:
+    def __init__(self, metrics: Metrics) -> None:
         """Keep what will be read."""
         self._metrics = metrics
 

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from engines.reference_file import ReferenceArtifact
 from stream.alarms import FalseAlarmRate
 from stream.durations import Durations
-from stream.exposition import Exposition
 from stream.message import REASONS
 from stream.stages import Arrival, Stages
 from stream.window_result import WindowResult
@@ -64,7 +62,6 @@ class Metrics:
     """The consumer's account; each number is written by one thread and may be read by any.
 
     Args:
-        registry: where it is shown; injected, so that tests have one each.
         stages: where the time of messages is kept; its own if None.
 
     Attributes:
@@ -89,9 +86,9 @@ class Metrics:
         gpu_memory: returns used and total bytes, where there is a GPU.
     """
 
-    def __init__(self, registry: CollectorRegistry, stages: Stages | None = None) -> None:
+    def __init__(self, stages: Stages | None = None) -> None:
         """Start with nothing counted, every series in place."""
-        self.registry, self.stages = registry, stages or Stages()
+        self.stages = stages or Stages()
         self.n_events = self.n_messages = self.n_missing = 0
         self.rejected = Counter(dict.fromkeys(REASONS, 0))
         self.by_source: Counter[str] = Counter()
@@ -113,8 +110,6 @@ class Metrics:
         self.reference: dict[str, str] = {}
         self.reference_created_s = self.far_hz = 0.0
         self.gpu_memory: Callable[[], tuple[int, int]] | None = None
-        registry.register(Exposition(self))
-        ProcessCollector(registry=registry)
 
     @property
     def n_rejected(self) -> int:

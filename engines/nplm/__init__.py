@@ -25,9 +25,9 @@ from engines.nplm.min_p import Judgement, WidthNulls
 from engines.nplm.null import NullDistribution, Tail, z_score
 from engines.nplm.reference import CachedReference, Features
 from engines.nplm.relabel import Relabelling
+from engines.nplm.tested_window import FittedTest, WindowTest
 from engines.nplm.threads import check_device
 from engines.nplm.toys import draw_toys, events_for_pool, offset_share
-from engines.nplm.window_test import FittedTest, WindowTest
 
 __all__ = [
     "Basis",

@@ -39,7 +39,7 @@ from engines.errors import (
 from engines.nplm.basis import Basis
 from engines.nplm.newton import Events, newton_step
 from engines.nplm.statistic import statistic_from_log_ratio
-from engines.nplm.window_test import WindowTest
+from engines.nplm.tested_window import WindowTest
 from engines.types import FloatArray
 
 __all__ = ["FalkonConfig", "FalkonFit", "FalkonReference", "FalkonTest", "is_available"]

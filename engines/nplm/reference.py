@@ -17,8 +17,8 @@ from engines.nplm.relabel import Relabelling, relabel
 from engines.nplm.solver import Fit, Problem, solve
 from engines.nplm.statistic import log_ratio, window_statistics
 from engines.nplm.sums import feature_sums
+from engines.nplm.tested_window import FittedTest
 from engines.nplm.threads import Threads
-from engines.nplm.window_test import FittedTest
 from engines.types import Float64Array, FloatArray, IntArray
 
 __all__ = ["CachedReference", "Features"]

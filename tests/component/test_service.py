@@ -12,7 +12,6 @@ from typing import TypeAlias
 import msgpack
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from engines.event_files import EventFile
 from engines.nplm import Features, z_score
@@ -23,6 +22,7 @@ from stream.alarm.keeper import AlarmFolder
 from stream.alarm.record import NullUsed
 from stream.alarms import FalseAlarmRate
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
+from stream.exposition import registry_of
 from stream.message import encode_message
 from stream.metrics import Metrics
 from stream.monitor import Monitor
@@ -74,12 +74,12 @@ class Setup:
     alarms: Path
 
     def count(self, name: str, **labels: str) -> float:
-        found = self.metrics.registry.get_sample_value(f"nplm_stream_{name}_total", labels)
+        found = registry_of(self.metrics).get_sample_value(f"nplm_stream_{name}_total", labels)
         assert found is not None, name
         return found
 
     def sample(self, name: str, **labels: str) -> float:
-        found = self.metrics.registry.get_sample_value(f"nplm_stream_{name}", labels)
+        found = registry_of(self.metrics).get_sample_value(f"nplm_stream_{name}", labels)
         assert found is not None, name
         return found
 
@@ -106,7 +106,7 @@ def opened(
     limits: Limits | None = None,
 ) -> Iterator[Setup]:
     rules = Rules(FalseAlarmRate.parse("1/hour"))
-    metrics, recorder = Metrics(CollectorRegistry()), Recorder()
+    metrics, recorder = Metrics(), Recorder()
     consumer = Consumer(
         LinearEngine(refuse=cursed),
         Monitor(artifact, rules, n_relabellings=n_relabellings, n_panes=n_panes, run="r"),
@@ -230,7 +230,7 @@ def test_features_are_computed_once_a_micro_batch(setup: Setup) -> None:
     for first in (0, 5, 10):
         setup.consumer.take([good(seq) for seq in range(first, first + 5)])
     setup.consumer.close()
-    seen = setup.metrics.registry.get_sample_value("nplm_stream_features_seconds_count")
+    seen = registry_of(setup.metrics).get_sample_value("nplm_stream_features_seconds_count")
     assert seen in (2, 3)  # the batch of the open window may still have waited
     assert setup.metrics.windows["tested"] == 1
 
@@ -305,7 +305,7 @@ def test_encoder_that_fails_on_one_message_refuses_that_one(setup: Setup) -> Non
 
 def test_fill_and_latency_are_shown(setup: Setup) -> None:
     setup.consumer.take([good(0), good(1)])
-    sample = setup.metrics.registry.get_sample_value
+    sample = registry_of(setup.metrics).get_sample_value
     assert sample("nplm_stream_window_fill_events") == 40
     assert sample("nplm_stream_window_fill_ratio") == pytest.approx(0.2)
     assert sample("nplm_stream_event_latency_seconds_count") == 2
@@ -333,7 +333,7 @@ def test_alarm_is_confirmed_by_relabelling(artifact: ReferenceArtifact, tmp_path
         setup.consumer.close()
     (result,) = setup.recorder.results
     assert (result.alarm, result.p_relabelled, result.n_relabellings) == (True, 0.05, 19)
-    shown = setup.metrics.registry.get_sample_value("nplm_stream_alarm_relabelled_p_value")
+    shown = registry_of(setup.metrics).get_sample_value("nplm_stream_alarm_relabelled_p_value")
     assert shown == 0.05
 
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from engines.event_files import read_events
 from engines.samples import sample_path
+from stream.exposition import registry_of
 from stream.metrics import Metrics
 from tests.support_commands import calibrate, finish, free_port, launcher, tiny_encoder
 
@@ -81,12 +81,12 @@ def test_each_metric_of_the_table_exists_and_none_is_missing() -> None:
     section = MONITORING.read_text().partition("## Metrics")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     shown = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)", row)}
-    registry = CollectorRegistry()
-    Metrics(registry).gpu_memory = lambda: (0, 0)
+    metrics = Metrics()
+    metrics.gpu_memory = lambda: (0, 0)
     exposed = {
         family.name.removeprefix("nplm_stream_")
         + {"counter": "_total", "info": "_info"}.get(family.type, "")
-        for family in registry.collect()
+        for family in registry_of(metrics).collect()
         if not family.name.startswith("process_")
     }
     assert shown == exposed

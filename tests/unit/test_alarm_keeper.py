@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from stream.account import Rules
 from stream.alarm.keeper import AlarmFolder, AlarmKeeper
@@ -25,7 +24,7 @@ NULL = NullUsed.of(ARTIFACT, Path("d4.ref"))
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(CollectorRegistry())
+    return Metrics()
 
 
 def alarming(index: int, opened_by: int, z: float) -> tuple[ClosedWindow, WindowResult]:

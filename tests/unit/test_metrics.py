@@ -5,11 +5,12 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 
 from engines.nplm import z_score
 from stream.account import Rules
 from stream.alarms import FalseAlarmRate
+from stream.exposition import registry_of
 from stream.message import REASONS, Header
 from stream.metrics import OUTCOMES, Metrics
 from stream.monitor import Monitor
@@ -21,7 +22,7 @@ from tests.support_stream import closed_window
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(CollectorRegistry())
+    return Metrics()
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +34,11 @@ def result() -> WindowResult:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(f"nplm_stream_{name}", labels)
+    return registry_of(metrics).get_sample_value(f"nplm_stream_{name}", labels)
 
 
 def test_registries_do_not_meet() -> None:
-    one, other = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
+    one, other = Metrics(), Metrics()
     one.n_events += 3
     assert value(one, "events_total") == 3
     assert value(other, "events_total") == 0
@@ -67,11 +68,11 @@ def test_every_series_exists_from_the_start(metrics: Metrics) -> None:
 
 
 def test_names_and_units(metrics: Metrics) -> None:
-    names = [family.name for family in metrics.registry.collect()]
+    names = [family.name for family in registry_of(metrics).collect()]
     assert all(name.startswith(("nplm_stream_", "process_")) for name in names)
     assert not any(name.endswith(("_ms", "_us", "_ns", "_percent")) for name in names)
     assert "process_resident_memory_bytes" in names
-    assert b"# HELP nplm_stream_events_total" in generate_latest(metrics.registry)
+    assert b"# HELP nplm_stream_events_total" in generate_latest(registry_of(metrics))
 
 
 def test_buckets_reach_from_ten_microseconds_to_a_minute(metrics: Metrics) -> None:

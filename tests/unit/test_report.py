@@ -6,18 +6,18 @@ import numpy as np
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
+from stream.exposition import registry_of
 from stream.metrics import Metrics
 from stream.report import ALARM_COLOUR, draw_report, draw_significance, histogram_counts
 
 
 def exposition() -> str:
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics()
     for seconds in (0.0015, 0.0016, 0.03, 100.0):
         metrics.stages.durations.add([0, 0, 0, 0, 0, seconds])
-    return generate_latest(metrics.registry).decode()
+    return generate_latest(registry_of(metrics)).decode()
 
 
 def test_histogram_counts_are_per_bucket() -> None:

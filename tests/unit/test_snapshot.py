@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from stream.message import Header
 from stream.metrics import Metrics, Queue
@@ -23,7 +22,7 @@ class Clock:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    made = Metrics(CollectorRegistry())
+    made = Metrics()
     made.n_expected = 100.0
     return made
 
