@@ -1,5 +1,6 @@
 """A tiny encoder, a reference for it, and the commands as processes."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.samples import sample_path
 
 __all__ = [
+    "INTERRUPTED",
     "TIMEOUT_S",
     "Launch",
     "calibrate",
@@ -31,6 +33,10 @@ __all__ = [
 ]
 
 TIMEOUT_S = 60.0
+#: Exit codes of a command that was interrupted; a shell shows both as 130. Python kills itself with
+#: SIGINT where the interrupt fell into an exec of source text, as when a module with dataclasses
+#: loads, though the command has caught it and asked for 130.
+INTERRUPTED = (130, -signal.SIGINT)
 #: Events of the bundled background: the first part calibrates, the rest is the stream.
 N_CALIBRATION = 16_000
 

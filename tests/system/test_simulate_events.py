@@ -13,7 +13,7 @@ import pytest
 
 from engines.errors import MissingPackageError
 from engines.event_files import EventFile
-from tests.support_commands import TIMEOUT_S, wait_until
+from tests.support_commands import INTERRUPTED, TIMEOUT_S, wait_until
 from training.simulation.generator import require_packages
 
 pytest.importorskip("fastjet", reason="needs the extra sim")
@@ -136,7 +136,7 @@ def test_killed_run_continues_to_the_same_bits(finished: tuple[Path, str], tmp_p
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_says_what_is_kept(tmp_path: Path, how: signal.Signals) -> None:
     code, err = stop(tmp_path / "events.h5", how)
-    assert code == 130
+    assert code in INTERRUPTED
     assert err.count("chunks are kept in") == 1
     assert "Traceback" not in err
     assert list((tmp_path / "events.h5.parts").glob("W-*.npz"))
