@@ -36,6 +36,8 @@ __all__ = ["MONTH_S", "Month", "MonthConfig", "run_month", "summarise"]
 
 MONTH_S = 30 * 86_400.0
 _CHUNK = 100
+#: The consumer's default.
+_REFRACTORY_S = 600.0
 _PARTS = 4
 #: Rates at which alarms are counted again, from the p-values of the same windows.
 _RATES = ("1/month", "1/week", "1/day")
@@ -96,7 +98,9 @@ def run_month(
         done: called with the number of windows tested since the last call.
     """
     artifact = _calibrated(engine, embeddings, config, rng)
-    monitor = Monitor(artifact, Rules(FalseAlarmRate.parse(config.far)), run="month")
+    monitor = Monitor(
+        artifact, Rules(FalseAlarmRate.parse(config.far), refractory_s=_REFRACTORY_S), run="month"
+    )
     results = []
     for first in range(0, config.windows, _CHUNK):
         n = min(_CHUNK, config.windows - first)
@@ -167,7 +171,6 @@ def summarise(months: list[Month]) -> dict[str, Any]:
         "alarms": [sum(r.onset for r in month.results) for month in months],
         "alarming_windows": [sum(r.alarm for r in month.results) for month in months],
         "trials": [month.results[-1].trials for month in months],
-        "smallest_inverse_far_s": [min(r.inverse_far_s for r in m.results) for m in months],
         "rates": {
             rate: {name: _rate(one, rate, config) for name, one in p.items()} for rate in _RATES
         },

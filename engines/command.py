@@ -21,6 +21,7 @@ from engines.errors import NplmStreamError, ParameterError
 __all__ = [
     "CommandParser",
     "configure_logging",
+    "count",
     "ended_by_signal",
     "positive_float",
     "positive_int",
@@ -148,6 +149,14 @@ def positive_int(text: str) -> int:
     """Return a whole number above zero, for argparse."""
     if not (text.strip().isdecimal() and int(text) > 0):
         msg = f"must be a whole number above zero; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Return a whole number from 0 up, for argparse."""
+    if not text.strip().isdecimal():
+        msg = f"must be a whole number, 0 or above; got {text}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
 

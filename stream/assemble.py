@@ -63,6 +63,7 @@ def run_consumer(options: argparse.Namespace) -> None:
         options.refractory,
         options.fdr,
         options.fdr_method,
+        time.monotonic,
     )
     timings = _timings(options)
     metrics = Metrics(Stages(timings))

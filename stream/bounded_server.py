@@ -25,8 +25,9 @@ _BUSY = (
 class BoundedServer(ThreadingHTTPServer):
     """A thread a connection, at most 32 of them; the others are told 503 and to come again.
 
-    A connection ends after 10 s whatever its client does, after 1 s while no place is free: clients
-    that send or read slowly, or nothing, keep the others out for a second at most.
+    A connection ends after 10 s whatever its client does, after 1 s while no place is free. So slow
+    clients that go away let the others in within a second; hundreds that come again at once keep
+    them out, though never the stream.
     """
 
     daemon_threads = True

@@ -43,6 +43,12 @@ def announce(
             engine.precision,
             options.engine,
         )
+    if options.fdr and options.alarm_on == "toys":
+        _LOG.warning(
+            "--fdr on the toys' p, which ends at %.2g, finds nothing after the first windows: the "
+            "level that a discovery needs falls as they pass; use --alarm-on gamma or chi2",
+            artifact.nulls[1].resolution,
+        )
     for scale in scales:
         name = f"{scale} windows as one: " if scale > 1 else ""
         _warn(name, artifact.nulls[scale], options.alarm_on, far.shared(len(scales)))

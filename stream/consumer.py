@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.command import CommandParser, positive_float, positive_int, run_command
+from engines.command import CommandParser, count, positive_float, positive_int, run_command
 from engines.windows import parse_delay_s, parse_duration_or_zero_s
 
 __all__ = ["main"]
@@ -70,7 +70,7 @@ def _parser() -> CommandParser:
     )
     add(
         "--relabellings",
-        type=_count,
+        type=count,
         default=99,
         metavar="N",
         help="confirm each alarm by so many random relabellings of events; 0 for none",
@@ -105,7 +105,7 @@ def _parser() -> CommandParser:
 def _add_measuring(parser: CommandParser) -> None:
     add = parser.add_argument_group("for measuring; see bench-latency").add_argument
     add("--timings", type=Path, metavar="FILE", help="at the end write latencies and CPU seconds")
-    add("--timings-skip", type=_count, default=0, metavar="EVENTS", help="a warm-up, left out")
+    add("--timings-skip", type=count, default=0, metavar="EVENTS", help="a warm-up, left out")
     add(
         "--tests",
         action=argparse.BooleanOptionalAction,
@@ -126,14 +126,6 @@ def _below_one(text: str) -> float:
     value = float(text)
     if not 0.0 <= value < 1.0:
         msg = f"must be at least 0 (off) and below 1; got {text}"
-        raise argparse.ArgumentTypeError(msg)
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        msg = f"must be a whole number, 0 or above; got {text}"
         raise argparse.ArgumentTypeError(msg)
     return value
 

@@ -88,6 +88,8 @@ class _Exposition(Collector):
         yield _gauge("last_event_timestamp_seconds", text, m.last_event_s)
         text = "Times that production time was set back"
         yield _counter("clock_jumps", text, m.n_clock_jumps)
+        text = "Windows that could not alarm, as no production time had passed"
+        yield _counter("uncharged_windows", text, m.n_uncharged)
         queues = m.queues.copy().items()
         lengths = {name: queue.length() for name, queue in queues}
         yield _gauge("queue_length", "What waits: windows, batches, alarms", lengths, "queue")
@@ -118,7 +120,7 @@ class _Exposition(Collector):
         yield _counter("windows", "Windows closed, by outcome", m.windows.copy(), "outcome")
         text = "Unix time of the last test, 0 before the first"
         yield _gauge("last_window_timestamp_seconds", text, m.last_window_s)
-        text = "Time of the last test over the spacing of its window; above 1 windows are skipped"
+        text = "Time of the last test over its window's spacing; above 1 for long, some are skipped"
         yield _gauge("test_saturation_ratio", text, m.saturation)
         yield _counter("unconverged_tests", "Tests whose fit did not converge", m.n_unconverged)
         text = "Windows that are discoveries at --fdr"

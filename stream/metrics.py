@@ -73,6 +73,7 @@ class Metrics:
         scales: what came of each scale's windows.
         saturation: time of the last test over its window's spacing.
         n_unconverged, n_discoveries, n_clock_jumps: tests, windows, times.
+        n_uncharged: windows that could not alarm, as no production time had passed.
         embedding, features, test, relabelling: durations.
         p_relabelled: of the last alarm confirmed.
         records, notifications: alarm records kept or failed; notifications by outcome.
@@ -96,7 +97,7 @@ class Metrics:
         self.windows = Counter(dict.fromkeys(OUTCOMES, 0))
         self.scales = {1: ScaleCounts()}
         self.saturation = 0.0
-        self.n_unconverged = self.n_discoveries = self.n_clock_jumps = 0
+        self.n_unconverged = self.n_discoveries = self.n_clock_jumps = self.n_uncharged = 0
         self.embedding, self.features = Durations(["embedding"]), Durations(["features"])
         self.test, self.relabelling = Durations(["test"]), Durations(["relabelling"])
         self.p_relabelled = 1.0

@@ -85,6 +85,11 @@ class Monitor:
         return self._accounts[1].n_clock_jumps
 
     @property
+    def n_uncharged(self) -> int:
+        """Windows of scale 1 that could not alarm, as no production time had passed."""
+        return self._accounts[1].n_uncharged
+
+    @property
     def by_time(self) -> bool:
         """Whether windows are spans of time, in which the count is Poisson under the null."""
         return self._artifact.facts.window.mode == "time"
@@ -142,7 +147,8 @@ class Monitor:
             yield WindowResult.of(tested, significance, decision, confirmation)
 
     def _is_complete(self, window: _AnyWindow) -> bool:
-        return self._artifact.facts.window.mode == "count" or window.n_missing == 0
+        is_whole = window.n_missing == 0 and not (isinstance(window, ClosedWindow) and window.cut)
+        return self._artifact.facts.window.mode == "count" or is_whole
 
     def _tested(self, window: _AnyWindow, test_s: float, *, converged: bool | None) -> Tested:
         facts = self._artifact.facts

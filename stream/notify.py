@@ -60,6 +60,8 @@ class Webhook:
             raise ParameterError(msg)
         self._url, self._place = url, f"{parts.scheme}://{parts.hostname}"
         self._outcomes, self._sparse_log = outcomes, sparse_log
+        # It logs the path of each attempt, where chat services keep their secret.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._pool = urllib3.PoolManager(retries=retries, timeout=_TIMEOUT)
         self._queue: Queue[WindowResult | None] = Queue(_CAPACITY)
         self._thread = threading.Thread(target=self._work, name="notify", daemon=True)

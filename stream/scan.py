@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.command import CommandParser, positive_float, positive_int, run_command
+from engines.command import CommandParser, count, positive_float, positive_int, run_command
 from engines.events import EventRange
 from engines.windows import parse_duration_s
 
@@ -60,7 +60,7 @@ def _add_alarms(parser: CommandParser) -> None:
     )
     add(
         "--relabellings",
-        type=_count,
+        type=count,
         default=99,
         metavar="N",
         help="confirm each alarm by so many random relabellings of events; 0 for none",
@@ -91,7 +91,7 @@ def _add_resampling(parser: CommandParser) -> None:
         help="background that the encoder was not trained on",
     )
     add("--resample-toys", type=_toys, default=200, metavar="N", help="of each such reference")
-    add("--seed", type=_count, default=0, help="of the draws")
+    add("--seed", type=count, default=0, help="of the draws")
 
 
 def _probability(text: str) -> float:
@@ -102,12 +102,8 @@ def _probability(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
-    return 0 if text.strip() == "0" else positive_int(text)
-
-
 def _references(text: str) -> int:
-    value = _count(text)
+    value = count(text)
     if value == 1:
         msg = "must be 2 or more, to have a spread; got 1"
         raise argparse.ArgumentTypeError(msg)

@@ -113,6 +113,7 @@ class SlidingWindows:
             blocks=tuple(block for pane in panes for block in pane.blocks),
             n_missing_after=n_missing_after,
             overlap=(self._n_panes - 1) / self._n_panes,
+            cut=any(pane.cut for pane in panes),
         )
         self._index += 1
 

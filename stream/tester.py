@@ -87,6 +87,13 @@ class Tester:
             self._metrics.n_clock_jumps = n_jumps
             text = "production time was set back; windows are charged from there on"
             self._sparse_log.log("clock set back", text)
+        if self._monitor.n_uncharged > self._metrics.n_uncharged:
+            self._metrics.n_uncharged = self._monitor.n_uncharged
+            text = (
+                "no production time passed since the window before, so it cannot alarm; send "
+                "messages that are shorter than a window, and set the producers' clocks right"
+            )
+            self._sparse_log.log("window not charged", text)
 
     def close(self) -> None:
         """Close the outputs."""

@@ -15,12 +15,16 @@ from stream.block import Block, Span, join_spans
 from stream.features import Features
 
 __all__ = [
+    "CLOCK_JUMP_NS",
     "ClosedWindow",
     "CountWindows",
     "NoWindows",
     "TimeWindows",
     "Windows",
 ]
+
+#: Production time that falls back further than that is a clock set back, not messages out of order.
+CLOCK_JUMP_NS = 60 * 10**9
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class ClosedWindow:
         blocks: its events.
         n_missing_after: messages that went missing between it and the message that closed it.
         overlap: share of it that the window before has too, by design: 1 - step / window.
+        cut: whether a clock that was set back cut it short or filled it up.
     """
 
     scale: ClassVar[int] = 1
@@ -44,6 +49,7 @@ class ClosedWindow:
     blocks: tuple[Block, ...]
     n_missing_after: int = 0
     overlap: float = 0.0
+    cut: bool = False
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -111,12 +117,17 @@ class _Open:
             self.n_events += len(block)
 
     def close(
-        self, index: int, bounds_ns: tuple[int, int] | None = None, n_missing_after: int = 0
+        self,
+        index: int,
+        bounds_ns: tuple[int, int] | None = None,
+        n_missing_after: int = 0,
+        *,
+        cut: bool = False,
     ) -> ClosedWindow:
         blocks, self.blocks, self.n_events = tuple(self.blocks), [], 0
         times = [block.t_ns for block in blocks]
         start, end = bounds_ns or (min(times), max(times))
-        return ClosedWindow(index, start, end, blocks, n_missing_after)
+        return ClosedWindow(index, start, end, blocks, n_missing_after, cut=cut)
 
 
 class CountWindows:
@@ -159,6 +170,10 @@ class TimeWindows:
     delays it; a window in which nothing was produced is counted and not tested. Messages missing
     between two windows are charged to both: nobody knows where they belonged.
 
+    Messages from more than a minute before the open window, for as long as a window and none from
+    later among them, mean that the clock was set back: the window is cut short, and the next is
+    aligned with the message that says so.
+
     Args:
         span_ns: length of a window.
     """
@@ -170,6 +185,8 @@ class TimeWindows:
         self._open = _Open()
         self._index = 0
         self._n_empty = 0
+        self._late_since_ns: int | None = None
+        self._late_ns: list[int] = []
 
     @property
     def n_open(self) -> int:
@@ -187,16 +204,41 @@ class TimeWindows:
         """Take a block; yield the window that it closes, if any. Exhaust the iterator."""
         if self._start_ns is None:
             self._start_ns = block.t_ns
+        if self._is_set_back(block.t_ns):
+            bounds = (self._start_ns, self._start_ns + self._span_ns)
+            yield self._close(bounds, block.n_missing, cut=True)
+            self._start_ns, self._late_since_ns = block.t_ns, None
         passed = (block.t_ns - self._start_ns) // self._span_ns
         if passed > 0:
             bounds = (self._start_ns, self._start_ns + self._span_ns)
             self._start_ns += passed * self._span_ns
             if self._open.n_events:
-                yield self._open.close(self._index, bounds, block.n_missing)
+                yield self._close(bounds, block.n_missing)
                 passed -= 1
-                self._index += 1
             self._n_empty += passed
+        if block.t_ns < self._start_ns:
+            self._late_ns = [min([block.t_ns, *self._late_ns]), max([block.t_ns, *self._late_ns])]
         self._open.append(block)
+
+    def _close(
+        self, bounds_ns: tuple[int, int], n_missing: int, *, cut: bool = False
+    ) -> ClosedWindow:
+        """Close the open window; one with more late events than two windows hold is cut too."""
+        first, last = self._late_ns or (0, 0)
+        cut = cut or last - first >= 2 * self._span_ns
+        window = self._open.close(self._index, bounds_ns, n_missing, cut=cut)
+        self._index += 1
+        self._late_ns = []
+        return window
+
+    def _is_set_back(self, t_ns: int) -> bool:
+        """Return whether messages have been late for as long as a window, none of them in time."""
+        if self._start_ns is None or t_ns >= self._start_ns - CLOCK_JUMP_NS:
+            self._late_since_ns = None
+            return False
+        since = self._late_since_ns
+        self._late_since_ns = t_ns if since is None else min(since, t_ns)
+        return t_ns - self._late_since_ns >= self._span_ns
 
 
 class NoWindows:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from deploy.grafana.prometheus_api import Prometheus
-from tests.support_commands import Launch, fetch, free_port, wait_until
+from tests.support_commands import TIMEOUT_S, Launch, fetch, free_port, wait_until
 
 __all__ = [
     "ALERTMANAGER",
@@ -23,6 +24,7 @@ __all__ = [
     "selectors",
     "start_alertmanager",
     "start_prometheus",
+    "start_prometheus_on",
 ]
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -137,10 +139,29 @@ def start_prometheus(launch: Launch, folder: Path, consumer: int, alertmanager: 
     shutil.copytree(DEPLOY / "prometheus" / "rules", folder / "rules")
     config = folder / "prometheus.yml"
     config.write_text(_replaced(text, changes))
+    return _started(launch, config, folder / "prometheus")
+
+
+def start_prometheus_on(launch: Launch, folder: Path, openmetrics: str) -> Prometheus:
+    """Start one that scrapes nothing and holds the samples of a text, with their own times."""
+    (folder / "samples.om").write_text(openmetrics)
+    subprocess.run(
+        ["promtool", "tsdb", "create-blocks-from", "openmetrics", "samples.om", "blocks"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+    )
+    config = folder / "empty.yml"
+    config.write_text("{}")
+    return _started(launch, config, folder / "blocks")
+
+
+def _started(launch: Launch, config: Path, storage: Path) -> Prometheus:
     port = free_port()
     process = launch(
         *(shutil.which("prometheus"), f"--config.file={config}"),
-        *(f"--storage.tsdb.path={folder / 'prometheus'}", "--log.level=warn"),
+        *(f"--storage.tsdb.path={storage}", "--log.level=warn"),
         f"--web.listen-address=127.0.0.1:{port}",
     )
     wait_until(lambda: fetch(port, "/-/ready")[0] == 200, "Prometheus is ready", process)

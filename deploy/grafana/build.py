@@ -160,6 +160,8 @@ def _lines(panel: Panel) -> timeseries.Panel:
     )
     if panel.floor is not None:
         made.min(panel.floor)
+    if panel.ceiling is not None:
+        made.max(panel.ceiling)
     if panel.stacked:
         made.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
     if panel.log:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -124,7 +125,10 @@ def _lines(axes: Axes, panel: Panel, answers: Sequence[Answer]) -> None:
     for value, colour in panel.steps[1:]:
         axes.axhline(value, color=colour, linestyle="--", linewidth=1)
     _axis(axes, panel)
-    axes.legend(loc="upper left", fontsize=6.5, frameon=False, ncols=2)
+    corner: Literal["upper left", "lower left"] = (
+        "upper left" if panel.ceiling is None else "lower left"
+    )
+    axes.legend(loc=corner, fontsize=6.5, frameon=False, ncols=2)
 
 
 def _axis(axes: Axes, panel: Panel) -> None:
@@ -133,7 +137,10 @@ def _axis(axes: Axes, panel: Panel) -> None:
     if panel.log:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
-        axes.set_ylim(low, high * (high / low) ** 0.35)
+        if panel.ceiling is None:  # room for the legend
+            axes.set_ylim(low, high * (high / low) ** 0.35)
+        else:
+            axes.set_ylim(min(low, 0.1 * panel.ceiling), panel.ceiling)
     else:
         low, high = axes.get_ylim()
         low = low if panel.floor is None else panel.floor

@@ -55,11 +55,11 @@ NOW = Row(
         ),
         Panel(
             "Saturation of the tests",
-            "Duration of a test over the spacing of windows, mean of five minutes. "
-            "Above 1 windows will be skipped.",
-            [Query(f"instance:nplm_stream_test_saturation:avg5m{{{INSTANCE}}}", "{{instance}}")],
+            "Share of five minutes that tests took, confirmations of alarms with them. "
+            "Near 100 % windows will be skipped.",
+            [Query(f"instance:nplm_stream_testing:ratio_rate5m{{{INSTANCE}}}", "{{instance}}")],
             *("stat", "percentunit", 4),
-            steps=[(0, GREEN), (0.7, ORANGE), (1, RED)],
+            steps=[(0, GREEN), (0.7, ORANGE), (0.95, RED)],
         ),
         Panel(
             "Engine",

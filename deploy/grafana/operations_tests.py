@@ -35,7 +35,9 @@ TESTS = Row(
         ),
         Panel(
             "Saturation",
-            "Duration of the last test over the spacing of windows; above 1 the tests fall behind.",
+            "Share of five minutes that tests took, confirmations of alarms with them: near 100 % "
+            "they fall behind. And duration of the last test over the spacing of its window, which "
+            "a burst of events takes above 100 % for a while.",
             [
                 Query(
                     f"nplm_stream_test_saturation_ratio{{{INSTANCE}}}",
@@ -43,8 +45,8 @@ TESTS = Row(
                     "points",
                 ),
                 Query(
-                    f"instance:nplm_stream_test_saturation:avg5m{{{INSTANCE}}}",
-                    "mean of 5 min, {{instance}}",
+                    f"instance:nplm_stream_testing:ratio_rate5m{{{INSTANCE}}}",
+                    "testing, share of 5 min, {{instance}}",
                     colour=BLUE,
                 ),
             ],

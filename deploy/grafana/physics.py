@@ -24,15 +24,24 @@ def _last(metric: str) -> str:
 
 
 def _alarming(metric: str) -> Query:
-    """Return a gauge of the last window over the threshold, for some scrapes after its test."""
-    age_s = f"time() - nplm_stream_last_alarming_window_timestamp_seconds{{{SCALE}}}"
-    expr = f"{metric}{{{SCALE}}} and on (job, instance, scale) {age_s} < 12"
+    """Return a gauge of the last window over the threshold, for a step and two scrapes after it.
+
+    At any step of the picture the window is at one point or two: never at none, as it would be if
+    it were shown for a fixed time and steps were longer.
+    """
+    tested_s = f"nplm_stream_last_alarming_window_timestamp_seconds{{{SCALE}}}"
+    age_s = f"time() - last_over_time({tested_s}[$__rate_interval])"
+    expr = (
+        f"last_over_time({metric}{{{SCALE}}}[$__rate_interval])"
+        f" and on (job, instance, scale) {age_s} < $__interval_ms / 1000 + 12"
+    )
     return Query(expr, "over the threshold, scale {{scale}}", "dots", RED)
 
 
 _LAST = (
-    "The last window of each time scale, sampled once a scrape; --results has every window. "
-    "Windows over the threshold are shown apart, so that no scrape misses them."
+    "The last window of each time scale at each step of the picture; --results has every window. "
+    "Red dots are windows over the threshold, at any range of time; of several in one step, the "
+    "last."
 )
 
 _NOW = Row(
@@ -168,6 +177,7 @@ _SIGNIFICANCE = Row(
             unit="none",
             span=12,
             log=True,
+            ceiling=1,
         ),
     ],
 )

@@ -38,18 +38,26 @@ class Series:
         return legend
 
 
-def fill_variables(expr: str, *, rate_interval_s: int, instance: str = ".+") -> str:
+def fill_variables(
+    expr: str, *, rate_interval_s: int, step_s: float = 0.0, instance: str = ".+"
+) -> str:
     """Return an expression as Grafana sends it, of all time scales.
 
     Args:
         expr: the panel's.
-        rate_interval_s: at least four times the scrape interval.
+        rate_interval_s: four times the scrape interval; longer steps make it a step and a scrape.
+        step_s: between the points of the picture; at least a scrape is taken.
         instance: which consumers, a regular expression.
 
     >>> fill_variables('rate(a{scale=~"$scale"}[$__rate_interval])', rate_interval_s=20)
     'rate(a{scale=~".+"}[20s])'
+    >>> fill_variables("rate(a[$__rate_interval]) < $__interval_ms", rate_interval_s=20, step_s=60)
+    'rate(a[65s]) < 60000'
     """
-    filled = expr.replace("$__rate_interval", f"{rate_interval_s}s")
+    scrape_s = rate_interval_s / 4
+    range_s = math.ceil(max(rate_interval_s, step_s + scrape_s))
+    filled = expr.replace("$__rate_interval", f"{range_s}s")
+    filled = filled.replace("$__interval_ms", f"{1000 * max(step_s, scrape_s):.0f}")
     return filled.replace("$instance", instance).replace("$scale", ".+")
 
 

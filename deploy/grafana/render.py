@@ -66,7 +66,7 @@ class _View:
         """Return the series of an expression, times in seconds since the start."""
         start_s, step_s = self._stop_s - self.span_s, self.span_s / _N_STEPS
         found = self._prometheus.query_range(
-            fill_variables(expr, **self._filled), start_s, self._stop_s, step_s
+            fill_variables(expr, step_s=step_s, **self._filled), start_s, self._stop_s, step_s
         )
         return [
             Series(series.labels, [(at_s - start_s, value) for at_s, value in series.points])

@@ -38,7 +38,8 @@ class Query:
     """One PromQL expression of a panel.
 
     Attributes:
-        expr: the expression; `$instance`, `$scale` and `$__rate_interval` are the dashboard's.
+        expr: the expression; `$instance`, `$scale`, `$__rate_interval` and `$__interval_ms` (the
+            picture's step) are the dashboard's.
         legend: name of each series, labels in double braces.
         style: how its lines are drawn.
         colour: of all its series; by the palette if None.
@@ -65,7 +66,7 @@ class Panel:
             dashed lines, a stat is coloured by them.
         log: logarithmic axis.
         stacked: lines on top of one another.
-        floor: least value of the axis.
+        floor, ceiling: least and largest value of the axis.
         decimals: digits that a stat shows; Grafana's choice if None.
         words: what a stat shows for some values instead of them.
         needs_gpu: without a GPU it is empty.
@@ -81,6 +82,7 @@ class Panel:
     log: bool = False
     stacked: bool = False
     floor: float | None = None
+    ceiling: float | None = None
     decimals: int | None = None
     words: Sequence[tuple[int, str]] = ()
     needs_gpu: bool = False

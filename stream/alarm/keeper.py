@@ -7,6 +7,7 @@ from pathlib import Path
 from engines.errors import ArtifactError
 from engines.types import Float64Array
 from stream.alarm.record import NullUsed, write_alarm
+from stream.alarm.strength import Strength, strength
 from stream.alarm.view import alarm_view
 from stream.metrics import Metrics
 from stream.sparse_log import SparseLog
@@ -41,7 +42,8 @@ class AlarmKeeper:
     def __init__(self, folder: AlarmFolder | None, metrics: Metrics, sparse_log: SparseLog) -> None:
         """Start without an alarm."""
         self._folder, self._metrics, self._sparse_log = folder, metrics, sparse_log
-        self._largest_z = 0.0
+        self._shown: Strength | None = None
+        self._kept: Strength | None = None
         self.shown: dict[str, object] | None = None
 
     def follow(self, window: ClosedWindow, f: Float64Array, result: WindowResult) -> None:
@@ -52,17 +54,31 @@ class AlarmKeeper:
             f: (n_data,) log density ratio of each event, of the kernel width that decided.
             result: what was said of it.
         """
-        if not result.alarm or (not result.onset and result.z_alarm <= self._largest_z):
+        if not result.alarm:
             return
-        self._largest_z = result.z_alarm
-        self.shown = alarm_view(window.embeddings, window.particles, f, result.record())
-        if self._folder is None:
-            return
+        if result.onset:
+            self._shown = self._kept = None
+        found = strength(below_null=result.below_null, z=result.z_alarm, t=result.t)
+        if self._shown is None or found > self._shown:
+            self._shown = found
+            self.shown = alarm_view(window.embeddings, window.particles, f, result.record())
+        if self._folder is not None and (self._kept is None or found > self._kept):
+            self._keep(self._folder, window, f, result, found)
+
+    def _keep(
+        self,
+        folder: AlarmFolder,
+        window: ClosedWindow,
+        f: Float64Array,
+        result: WindowResult,
+        found: Strength,
+    ) -> None:
         try:
-            kept = write_alarm(self._folder.path, window, f, result, self._folder.null)
+            kept = write_alarm(folder.path, window, f, result, folder.null)
         except ArtifactError as exc:
             self._metrics.records["failed"] += 1
             self._sparse_log.log("alarm not kept", str(exc))
         else:
+            self._kept = found
             self._metrics.records["kept"] += 1
             _LOG.info("kept the alarm of window %d in %s", window.index, kept)

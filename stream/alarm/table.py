@@ -11,6 +11,7 @@ import numpy as np
 from engines.event_quantities import QUANTITIES
 from engines.types import FloatArray
 from stream.alarm.contents import AlarmContents
+from stream.alarm.strength import Strength, strength
 from stream.plain_text import plain_text
 from stream.results import duration
 
@@ -50,9 +51,10 @@ class KeptWindow:
         return cls(path, alarm.result, alarm.sources, typical)
 
     @property
-    def strength(self) -> tuple[float, float]:
-        """What the strongest has most of: Z, and where it is the same t."""
-        return self.result["z_alarm"], self.result["t"]
+    def strength(self) -> Strength:
+        """What the strongest has most of."""
+        result = self.result
+        return strength(below_null=result["below_null"], z=result["z_alarm"], t=result["t"])
 
     def record(self) -> dict[str, object]:
         """Return it as what JSON can hold."""
@@ -73,11 +75,11 @@ class Alarm:
 
     @property
     def strongest(self) -> KeptWindow:
-        """The window of largest Z; of equal ones that of largest t."""
+        """The most extreme window."""
         return max(self.windows, key=lambda window: window.strength)
 
     @property
-    def strength(self) -> tuple[float, float]:
+    def strength(self) -> Strength:
         """That of its strongest window."""
         return self.strongest.strength
 

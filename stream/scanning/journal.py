@@ -179,6 +179,9 @@ class ScanJournal:
 
 def _locked(path: Path) -> BinaryIO:
     """Open the file for this process alone."""
+    if path.exists() and not path.is_file():
+        msg = f"results must be a plain file; {path} is none; name another --results"
+        raise ArtifactError(msg)
     try:
         file = path.open("a+b")
     except OSError as exc:

@@ -131,7 +131,10 @@ def _rules(options: argparse.Namespace, n_windows: int) -> tuple[Rules, str]:
     # Windows count one unit of time each: a rate of P a file.
     p = options.global_p or _GLOBAL_P
     rule = f"p of any false alarm in these events {p:g} (Bonferroni), on the {options.alarm_on} p"
-    return Rules(FalseAlarmRate(p / n_windows, rule), options.alarm_on), rule
+    far = FalseAlarmRate(p / n_windows, rule)
+    if far.threshold_p(1.0) < p / n_windows:
+        rule += f"; no window alarms above p = {far.threshold_p(1.0):g}"
+    return Rules(far, options.alarm_on), rule
 
 
 def _inputs(

@@ -33,6 +33,7 @@ from tests.support_prometheus import (
     selectors,
     start_alertmanager,
     start_prometheus,
+    start_prometheus_on,
 )
 
 pytestmark = [
@@ -95,7 +96,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         running = Live(port, prometheus, webhook)
         for condition, what in (
             (lambda: bool(webhook.named("NplmStreamAlarm")), "the alarm's alert was delivered"),
-            (lambda: bool(running.ask("instance:nplm_stream_test_saturation:avg5m")), "rules ran"),
+            (lambda: bool(running.ask("instance:nplm_stream_testing:ratio_rate5m")), "rules ran"),
         ):
             wait_until(condition, what, consumer)
         time.sleep(3.0)  # rates need two scrapes after the first value
@@ -263,3 +264,48 @@ def test_dashboards_are_drawn_without_grafana(live: Live, tmp_path: Path) -> Non
     assert pictures == ["dashboard-operations.png", "dashboard-physics.png"]
     for name in pictures:
         assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, float]]:
+    """Yield an hour of scrapes each 5 s, and the time of the only window over the threshold."""
+    start_s = int(time.time()) // 3600 * 3600 - 7200
+    alarm_s = start_s + 1802.5
+    gauges = ("window_z_score", "window_inverse_far_seconds", "window_t")
+    values = [(f"alarming_{name}", 5.5) for name in gauges]
+    values.append(("last_alarming_window_timestamp_seconds", alarm_s))
+    lines = []
+    for name, value in values:
+        lines.append(f"# TYPE nplm_stream_{name} gauge")
+        series = f'nplm_stream_{name}{{job="nplm-stream",instance="a",scale="1"}}'
+        lines += [
+            f"{series} {value if at_s > alarm_s else 0.0} {at_s}"
+            for at_s in range(start_s, start_s + 3600, 5)
+        ]
+    with launcher() as launch:
+        folder = tmp_path_factory.mktemp("past")
+        yield start_prometheus_on(launch, folder, "\n".join([*lines, "# EOF", ""])), alarm_s
+
+
+@pytest.mark.parametrize("step_s", [5, 15, 30, 60, 300])
+def test_a_window_over_the_threshold_is_seen_at_any_step(
+    past: tuple[Prometheus, float], step_s: int
+) -> None:
+    prometheus, alarm_s = past
+    exprs = [
+        query.expr
+        for board in DASHBOARDS
+        for panel in board.panels
+        for query in panel.queries
+        if query.style == "dots"
+    ]
+    assert len(exprs) == 3
+    for expr in exprs:
+        filled = fill_variables(expr, rate_interval_s=20, step_s=step_s)
+        for shift_s in range(0, step_s, max(step_s // 12, 1)):
+            start_s = alarm_s - 1500 + shift_s
+            (found,) = prometheus.query_range(filled, start_s, start_s + 3000, step_s)
+            shown_s = [at_s - alarm_s for at_s, _ in found.points]
+            assert 1 <= len(shown_s) <= 2 + 12 // step_s
+            assert 0 < shown_s[0] <= shown_s[-1] < step_s + 12
+            assert {value for _, value in found.points} == {5.5}

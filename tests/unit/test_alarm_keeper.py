@@ -43,7 +43,7 @@ def follow(keeper: AlarmKeeper, *alarms: tuple[int, int, float]) -> None:
 
 def test_first_and_each_more_extreme_window_is_kept(tmp_path: Path, metrics: Metrics) -> None:
     keeper = AlarmKeeper(AlarmFolder(tmp_path, NULL), metrics, SparseLog())
-    follow(keeper, (3, 3, 5.0), (4, 3, 4.0), (5, 3, 7.0), (6, 3, 7.0), (9, 9, 4.5))
+    follow(keeper, (3, 3, 5.0), (4, 3, 4.0), (5, 3, 7.0), (6, 3, 6.5), (9, 9, 4.5))
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [f"alarm-r-{index:06d}.h5" for index in (3, 5, 9)]
     assert metrics.records == {"kept": 3, "failed": 0}
@@ -74,3 +74,24 @@ def test_folder_that_takes_nothing_is_counted_and_logged_once(
     follow(keeper, (3, 3, 5.0), (7, 7, 5.0), (11, 11, 5.0))
     assert metrics.records == {"kept": 0, "failed": 3}
     assert len([r for r in caplog.records if "alarm not kept" in r.message]) == 1
+
+
+def test_below_the_null_the_lowest_t_is_the_most_extreme(tmp_path: Path, metrics: Metrics) -> None:
+    keeper = AlarmKeeper(AlarmFolder(tmp_path, NULL), metrics, SparseLog())
+    for index, t in enumerate((-80.0, -200.0, -90.0)):
+        window, result = alarming(index, 0, -9.0)
+        result = replace(result, below_null=True, t=t)
+        keeper.follow(window, np.linspace(0, 1, len(window)), result)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "alarm-r-000000.h5", "alarm-r-000001.h5"
+    ]  # fmt: skip
+
+
+def test_window_that_could_not_be_kept_keeps_no_other_out(tmp_path: Path, metrics: Metrics) -> None:
+    folder = tmp_path / "alarms"
+    folder.write_text("in the way")
+    keeper = AlarmKeeper(AlarmFolder(folder, NULL), metrics, SparseLog())
+    follow(keeper, (3, 3, 9.0))
+    folder.unlink()
+    follow(keeper, (4, 3, 5.0))
+    assert [path.name for path in folder.iterdir()] == ["alarm-r-000004.h5"]

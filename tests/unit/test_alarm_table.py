@@ -34,7 +34,7 @@ def test_windows_merge_by_the_one_that_opened_their_alarm() -> None:
     assert [windows(alarm) for alarm in alarms] == [[3, 4, 5], [3], [9]]
     assert [alarm.name for alarm in alarms] == ["3-5", "3", "9"]
     assert alarms[0].strongest.result["window"] == 4
-    assert alarms[0].strength == (7.0, 80.0)
+    assert alarms[0].strength == (False, 7.0, 80.0)
 
 
 def test_windows_of_runs_that_did_not_merge_stand_alone() -> None:

@@ -19,7 +19,13 @@ RNG = np.random.default_rng(0)
 def say(t: Float64Array, alarm_on: str) -> None:
     artifact = replace(small_artifact(), nulls={1: WidthNulls(t[:, None])})
     options = argparse.Namespace(
-        engine="d4.onnx", slide=None, alarm_on=alarm_on, endpoint="tcp://*", pattern="pull", http=""
+        engine="d4.onnx",
+        slide=None,
+        alarm_on=alarm_on,
+        fdr=0.0,
+        endpoint="tcp://*",
+        pattern="pull",
+        http="",
     )
     announce(options, LinearEngine(), artifact, MONTHLY)
 
@@ -28,7 +34,13 @@ def test_precision_that_is_not_the_references_is_told(caplog: pytest.LogCaptureF
     engine = LinearEngine()
     engine.precision = "bf16"
     options = argparse.Namespace(
-        engine="d4.plan", slide=None, alarm_on="toys", endpoint="tcp://*", pattern="pull", http=""
+        engine="d4.plan",
+        slide=None,
+        alarm_on="toys",
+        fdr=0.0,
+        endpoint="tcp://*",
+        pattern="pull",
+        http="",
     )
     announce(options, engine, small_artifact(), MONTHLY)
     assert "embedded in fp32, this engine computes in bf16" in caplog.text

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from deploy.grafana import render
 from deploy.grafana.build import grafana_json
+from deploy.grafana.draw import Answer, draw_panel
 from deploy.grafana.generate import DASHBOARDS, FOLDER, main
+from deploy.grafana.physics import PHYSICS
+from deploy.grafana.prometheus_api import Series
 from deploy.grafana.spec import Dashboard, Panel
 from tests.support_commands import free_port
 from tests.support_prometheus import DEPLOY, MISSING, metric_names
@@ -83,6 +87,19 @@ def test_only_panels_of_gpus_may_be_empty() -> None:
     for _, panel in PANELS:
         asks_for_gpu = [("nplm_stream_gpu" in query.expr) for query in panel.queries]
         assert asks_for_gpu == [panel.needs_gpu] * len(panel.queries), panel.title
+
+
+def test_axes_of_p_values_end_at_1() -> None:
+    (panel,) = [panel for _, panel in PANELS if panel.title == "p-values of the last window"]
+    points = [(0.0, 1.0), (5.0, 1e-18)]
+    answers = [Answer(query, [Series({"scale": "1"}, points)]) for query in panel.queries]
+    axes = Figure().subplots()
+    draw_panel(axes, panel, answers, 5.0, [])
+    low, high = axes.get_ylim()
+    assert low < 1e-18
+    assert high == 1
+    (drawn,) = [one for one in committed(PHYSICS)["panels"] if one["title"] == panel.title]
+    assert drawn["fieldConfig"]["defaults"]["max"] == 1
 
 
 def test_dashboards_are_provisioned() -> None:

@@ -386,6 +386,37 @@ def test_clock_set_back_is_counted_and_charging_goes_on() -> None:
     assert monitor.n_clock_jumps == 1
 
 
+def charged(monitor: Monitor, *bounds_s: tuple[float, float]) -> list[float]:
+    results = [monitor.examine(window(50.0, start_s=a, end_s=b))[0] for a, b in bounds_s]
+    return [result.spacing_s for result in results]
+
+
+def test_no_clock_of_a_producer_charges_for_more_than_has_passed() -> None:
+    """Two sources an hour apart, whose windows alternate, a window a second."""
+    now = itertools.count(50.0)
+    monitor = Monitor(scripted(), Rules(FAR, clock_s=lambda: next(now)))
+    bounds = [(t + hour, t + hour + 1.0) for t in range(0, 400, 2) for hour in (0.0, 3600.0)]
+    assert sum(charged(monitor, *bounds)) <= 400 + 5
+
+
+def test_a_live_stream_is_charged_by_its_time_of_production() -> None:
+    now = itertools.count(50.0, 2.0)
+    monitor = Monitor(scripted(), Rules(FAR, clock_s=lambda: next(now)))
+    bounds = [(2.0 * i, 2.0 * i + 2.0) for i in range(50)]
+    assert charged(monitor, *bounds) == [2.0] * 50
+
+
+def test_window_without_a_time_of_its_own_is_counted_and_keeps_its_inverse_far() -> None:
+    """As when one message fills two windows: the second cannot alarm."""
+    monitor = Monitor(scripted(), HOURLY)
+    first, second = (
+        monitor.examine(window(1000.0, index, start_s=0, end_s=1))[0] for index in (0, 1)
+    )
+    assert (first.alarm, second.alarm, second.spacing_s) == (True, False, 0.0)
+    assert second.inverse_far_s == first.inverse_far_s > 0
+    assert monitor.n_uncharged == 1
+
+
 def run_of(monitor: Monitor, *alarming: bool) -> list[WindowResult]:
     """Return the results of windows of one second each."""
     return [

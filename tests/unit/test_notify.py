@@ -84,6 +84,14 @@ def test_nobody_there_is_counted(alarm: WindowResult) -> None:
     assert outcomes_of("http://127.0.0.1:9/", alarm) == {"failed": 1}
 
 
+def test_connections_that_break_leave_no_secret_in_the_log(
+    alarm: WindowResult, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert outcomes_of("http://127.0.0.1:9/services/T0KEN", alarm) == {"failed": 1}
+    assert len(caplog.records) == 1
+    assert "T0KEN" not in caplog.text
+
+
 def test_a_webhook_that_hangs_blocks_nothing(
     receiver: Receiver, alarm: WindowResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

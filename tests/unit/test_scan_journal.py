@@ -102,3 +102,9 @@ def test_one_scan_at_a_time(tmp_path: Path) -> None:
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="choose a folder that exists"):
         journal(tmp_path / "no" / "r.jsonl")
+
+
+def test_results_that_are_no_plain_file_are_refused() -> None:
+    """A device could be read without end."""
+    with pytest.raises(ArtifactError, match="must be a plain file"):
+        journal(Path("/dev/full"))

@@ -131,3 +131,12 @@ def test_missing_messages_of_a_count_window_are_in_its_blocks() -> None:
     late = replace(block("a", 5, 0, np.arange(5)), n_missing=4)
     closed = [*windows.add(block("a", 0, 0, np.arange(3))), *windows.add(late)]
     assert [window.n_missing for window in closed] == [4, 4, 0]
+
+
+def test_every_window_over_a_clock_set_back_is_cut() -> None:
+    windows = by_time(2)
+    closed = [w for seq, t in enumerate([*range(1000, 1025), *range(100, 160)])
+              for w in add(windows, seq, t)]  # fmt: skip
+    assert [(w.t_start_ns // S, w.cut) for w in closed] == [
+        (1000, False), (1010, True), (100, True), (110, False), (120, False), (130, False)
+    ]  # fmt: skip

@@ -102,3 +102,36 @@ def test_missing_messages_are_charged_to_every_window_they_may_belong_to() -> No
     (after,) = time.add(block("a", 4, 2 * S, np.arange(3)))
     (whole,) = time.add(block("a", 5, 3 * S, np.arange(3)))
     assert [w.n_missing for w in (before, after, whole)] == [2, 2, 0]
+
+
+def place(windows: TimeWindows, *times_s: float) -> list[tuple[int, int, bool]]:
+    """Add messages of one event; return start, events and `cut` of the windows that close."""
+    messages = (block("a", seq, int(t * S), np.array([seq])) for seq, t in enumerate(times_s))
+    closed = (window for message in messages for window in windows.add(message))
+    return [(window.t_start_ns // S, len(window), window.cut) for window in closed]
+
+
+def test_clock_set_back_cuts_the_window_and_the_next_begin_anew() -> None:
+    """Or everything until the clock has caught up would be one window."""
+    times = [*range(1000, 1025), *range(100, 160)]
+    closed = place(TimeWindows(10 * S), *times)
+    assert closed[:2] == [(1000, 10, False), (1010, 10, False)]
+    # Five in time, then late ones for as long as a window.
+    assert closed[2] == (1020, 15, True)
+    assert closed[3:] == [(110 + 10 * i, 10, False) for i in range(4)]
+
+
+def test_a_source_that_lags_behind_is_no_clock_set_back() -> None:
+    times = [t for t_s in range(1000, 1050) for t in (t_s, t_s - 500)]
+    assert place(TimeWindows(10 * S), *times) == [
+        (1000 + 10 * i, 20, False) for i in range(4)
+    ]  # fmt: skip
+
+
+def test_window_that_a_small_step_back_fills_up_is_cut() -> None:
+    """By less than a minute: its late events are more than two windows hold."""
+    times = [*range(1000, 1015), *range(970, 1031)]
+    closed = place(TimeWindows(10 * S), *times)
+    assert closed[0] == (1000, 10, False)
+    assert closed[1][2]
+    assert closed[2] == (1020, 10, False)
