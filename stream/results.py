@@ -121,6 +121,8 @@ def _remark(result: WindowResult) -> str:
         remarks.append(alarm)
     if result.n_missing:
         remarks.append(f"{result.n_missing} messages missing")
+    elif not result.complete:
+        remarks.append("cut by a clock set back, does not count")
     if result.converged is False:
         remarks.append("not converged")
     return "  " + ", ".join(remarks) if remarks else ""

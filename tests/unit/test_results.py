@@ -80,9 +80,11 @@ def test_table_says_what_is_wrong_with_a_window(result: WindowResult) -> None:
     table = Table(stream)
     table.write(replace(result, n_missing=3, converged=False))
     table.write(replace(result, below_null=True, alarm=True))
-    _, wanting, below = stream.getvalue().splitlines()
+    table.write(replace(result, complete=False))
+    _, wanting, below, cut = stream.getvalue().splitlines()
     assert wanting.endswith("  3 messages missing, not converged")
     assert below.endswith("  ALARM: t below null")
+    assert cut.endswith("  cut by a clock set back, does not count")
 
 
 def test_table_keeps_its_columns(result: WindowResult) -> None:
