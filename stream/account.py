@@ -5,20 +5,16 @@ one, are one alarm: the first opens it. Merging can only lower the number of ala
 false-alarm rate stays a limit on what is expected.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from engines.nplm import Tail
 from stream.alarms import FalseAlarmRate, Trials
 from stream.discoveries import Discoveries, FdrMethod
-from stream.window import CLOCK_JUMP_NS
+from stream.spacing import Spacing
 from stream.window_result import Decision
 
 __all__ = ["Account", "Rules"]
-
-#: Windows may be charged for so much more than has passed since the first: tests take their time.
-_ALLOWANCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,9 +52,7 @@ class Account:
         ParameterError: if the false-discovery rate is out of range.
 
     Attributes:
-        n_clock_jumps: how often production time was set back.
-        n_uncharged: windows since whose predecessor no production time has passed; they cannot
-            alarm.
+        spacing: the time that windows are charged for; one charged for none cannot alarm.
     """
 
     def __init__(self, rules: Rules, scale: int = 1, n_scales: int = 1) -> None:
@@ -67,11 +61,8 @@ class Account:
         controls = rules.fdr > 0 and scale == 1
         self._discoveries = Discoveries(rules.fdr, rules.fdr_method) if controls else None
         self._trials = Trials()
-        self._last_end_ns: int | None = None
         self._alarm = _OngoingAlarm(rules.refractory_s)
-        self._charged_s, self._n_charged = 0.0, 0
-        self._clock_s, self._began_s, self._first_s = rules.clock_s, 0.0, 0.0
-        self.n_clock_jumps = self.n_uncharged = 0
+        self.spacing = Spacing(rules.clock_s)
 
     def decide(
         self,
@@ -93,7 +84,7 @@ class Account:
             complete: whether it counts at all.
             below_null: whether it alarms whatever its p.
         """
-        spacing_s = self._spacing_s(*bounds_ns)
+        spacing_s = self.spacing.charge(*bounds_ns)
         threshold_p = self._far.threshold_p(spacing_s)
         discovery = None if self._discoveries is None else False
         if complete:
@@ -111,46 +102,12 @@ class Account:
             z_alarm=z,
             threshold_p=threshold_p,
             spacing_s=spacing_s,
-            inverse_far_s=self._far.inverse_s(p, spacing_s or self._mean_spacing_s),
+            inverse_far_s=self._far.inverse_s(p, spacing_s or self.spacing.mean_s),
             trials=self._trials.n,
             p_global=self._trials.global_p,
             z_global=self._trials.global_z,
             discovery=discovery,
         )
-
-    def _spacing_s(self, start_ns: int, end_ns: int) -> float:
-        """Return production time since the last window, which the rate is charged for.
-
-        Windows of sources whose clocks differ may end a little before the last one: that time was
-        charged already. Where a clock was set back, charging goes on with the window's own span.
-        Never is more charged for than has passed while the stream was live.
-        """
-        last_ns = start_ns if self._last_end_ns is None else self._last_end_ns
-        if end_ns < last_ns - CLOCK_JUMP_NS:
-            self.n_clock_jumps += 1
-            last_ns = start_ns
-        self._last_end_ns = max(end_ns, last_ns)
-        spacing_s = min((self._last_end_ns - last_ns) / 1e9, self._credit_s())
-        if not self._n_charged:
-            self._first_s = spacing_s
-        self._charged_s += spacing_s
-        self._n_charged += spacing_s > 0
-        self.n_uncharged += spacing_s == 0
-        return spacing_s
-
-    def _credit_s(self) -> float:
-        """Return the time that has passed since the first window and was not charged for yet."""
-        if self._clock_s is None:
-            return math.inf
-        if not self._n_charged:  # the first window is charged for its own span
-            self._began_s = self._clock_s()
-            return math.inf
-        passed_s = self._first_s + self._clock_s() - self._began_s
-        return max(0.0, passed_s + _ALLOWANCE_S - self._charged_s)
-
-    @property
-    def _mean_spacing_s(self) -> float:
-        return self._charged_s / max(1, self._n_charged)
 
 
 class _OngoingAlarm:

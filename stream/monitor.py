@@ -12,6 +12,7 @@ from engines.reference_file import ReferenceArtifact
 from engines.types import Float64Array, FloatArray
 from stream.account import Account, Rules
 from stream.nested import MergedWindow, NestedWindows
+from stream.spacing import Spacing
 from stream.window import ClosedWindow
 from stream.window_result import (
     Confirmation,
@@ -80,14 +81,9 @@ class Monitor:
         return self._nested.n_broken
 
     @property
-    def n_clock_jumps(self) -> int:
-        """How often production time was set back."""
-        return self._accounts[1].n_clock_jumps
-
-    @property
-    def n_uncharged(self) -> int:
-        """Windows of scale 1 that could not alarm, as no production time had passed."""
-        return self._accounts[1].n_uncharged
+    def spacing(self) -> Spacing:
+        """The time that windows of scale 1 are charged for."""
+        return self._accounts[1].spacing
 
     @property
     def by_time(self) -> bool:

@@ -82,13 +82,13 @@ class Tester:
             self._metrics.scales[scale].n_broken += n - n_broken[scale]
 
     def _follow_clock(self) -> None:
-        n_jumps = self._monitor.n_clock_jumps
-        if n_jumps > self._metrics.n_clock_jumps:
-            self._metrics.n_clock_jumps = n_jumps
+        spacing, metrics = self._monitor.spacing, self._metrics
+        if spacing.n_clock_jumps > metrics.n_clock_jumps:
+            metrics.n_clock_jumps = spacing.n_clock_jumps
             text = "production time was set back; windows are charged from there on"
             self._sparse_log.log("clock set back", text)
-        if self._monitor.n_uncharged > self._metrics.n_uncharged:
-            self._metrics.n_uncharged = self._monitor.n_uncharged
+        if spacing.n_uncharged > metrics.n_uncharged:
+            metrics.n_uncharged = spacing.n_uncharged
             text = (
                 "no production time passed since the window before, so it cannot alarm; send "
                 "messages that are shorter than a window, and set the producers' clocks right"

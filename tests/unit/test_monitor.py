@@ -383,7 +383,7 @@ def test_clock_set_back_is_counted_and_charging_goes_on() -> None:
     bounds = ((7200, 7201), (3600, 3601), (3602, 3603), (3603, 3604))
     results = [monitor.examine(window(50.0, start_s=a, end_s=b))[0] for a, b in bounds]
     assert [result.spacing_s for result in results] == [1.0, 1.0, 2.0, 1.0]
-    assert monitor.n_clock_jumps == 1
+    assert monitor.spacing.n_clock_jumps == 1
 
 
 def charged(monitor: Monitor, *bounds_s: tuple[float, float]) -> list[float]:
@@ -414,7 +414,7 @@ def test_window_without_a_time_of_its_own_is_counted_and_keeps_its_inverse_far()
     )
     assert (first.alarm, second.alarm, second.spacing_s) == (True, False, 0.0)
     assert second.inverse_far_s == first.inverse_far_s > 0
-    assert monitor.n_uncharged == 1
+    assert monitor.spacing.n_uncharged == 1
 
 
 def run_of(monitor: Monitor, *alarming: bool) -> list[WindowResult]:

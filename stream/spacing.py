@@ -1,0 +1,70 @@
+"""The time that windows are charged for: production time, and never more than has passed."""
+
+import math
+from collections.abc import Callable
+
+from stream.window import CLOCK_JUMP_NS
+
+__all__ = ["Spacing"]
+
+#: Windows may be charged for so much more than has passed since the first: tests take their time.
+_ALLOWANCE_S = 5.0
+
+
+class Spacing:
+    """Production time between windows, whatever the producers' clocks do.
+
+    Args:
+        clock_s: seconds that pass while the stream is live; None for stored windows, whose time of
+            production is all there is.
+
+    Attributes:
+        n_clock_jumps: how often production time was set back.
+        n_uncharged: windows since whose predecessor no production time has passed.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] | None = None) -> None:
+        """Start before the first window."""
+        self._clock_s = clock_s
+        self._last_end_ns: int | None = None
+        self._began_s = self._first_s = self._charged_s = 0.0
+        self._n_charged = 0
+        self.n_clock_jumps = self.n_uncharged = 0
+
+    @property
+    def mean_s(self) -> float:
+        """Seconds charged to a window, on average; 0 before the first."""
+        return self._charged_s / max(1, self._n_charged)
+
+    def charge(self, start_ns: int, end_ns: int) -> float:
+        """Return the seconds that a window is charged for: since the last one, its own the first.
+
+        Windows of sources whose clocks differ may end a little before the last one: that time was
+        charged already. Where a clock was set back, charging goes on with the window's own span.
+
+        Args:
+            start_ns: start of its production time.
+            end_ns: its end.
+        """
+        last_ns = start_ns if self._last_end_ns is None else self._last_end_ns
+        if end_ns < last_ns - CLOCK_JUMP_NS:
+            self.n_clock_jumps += 1
+            last_ns = start_ns
+        self._last_end_ns = max(end_ns, last_ns)
+        spacing_s = min((self._last_end_ns - last_ns) / 1e9, self._credit_s())
+        if not self._n_charged:
+            self._first_s = spacing_s
+        self._charged_s += spacing_s
+        self._n_charged += spacing_s > 0
+        self.n_uncharged += spacing_s == 0
+        return spacing_s
+
+    def _credit_s(self) -> float:
+        """Return the time that has passed since the first window and was not charged for yet."""
+        if self._clock_s is None:
+            return math.inf
+        if not self._n_charged:
+            self._began_s = self._clock_s()
+            return math.inf
+        passed_s = self._first_s + self._clock_s() - self._began_s
+        return max(0.0, passed_s + _ALLOWANCE_S - self._charged_s)
