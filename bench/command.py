@@ -10,11 +10,17 @@ __all__ = ["main"]
 
 _MODULES = {
     "compare": "bench.compare",
+    "fuzz": "bench.fuzz",
+    "embedders": "bench.embedders",
+    "hostile": "bench.hostile",
+    "kills": "bench.kills",
     "latency": "bench.latency_command",
     "null": "bench.null",
     "physics": "bench.physics",
     "power": "bench.power",
+    "reliable": "bench.reliability",
     "simulation": "bench.simulation",
+    "soak": "bench.soak",
     "throughput": "bench.throughput",
 }
 

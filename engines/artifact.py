@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 from engines.errors import ArtifactError
 from engines.event_files import EventFile
 from engines.events import EventRange
+from engines.first_line import first_line
+from engines.typed_facts import typed
 
 if TYPE_CHECKING:
     import onnx
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 _METADATA_KEY = "nplm_stream"
+#: Without it nobody could tell which events the encoder has seen.
+_REQUIRED = "trained_on"
 
 
 def utc_now() -> str:
@@ -125,20 +129,25 @@ def load_onnx(path: str | Path) -> "onnx.ModelProto":
     """Return the model of an ONNX file.
 
     Raises:
-        ArtifactError: if the file is missing, truncated or not ONNX.
+        ArtifactError: if the file is missing, truncated or not ONNX, or its graph reads other
+            files, may not end, or needs memory without measure.
     """
     import onnx
     from google.protobuf.message import DecodeError
+
+    from engines.onnx_check import check_graph
 
     if not Path(path).is_file():
         msg = f"engine {path} does not exist; make one: train-encoder --events bkg.h5 -o {path}"
         raise ArtifactError(msg)
     try:
-        model = onnx.load_model(str(path))
+        model = onnx.load_model(str(path), load_external_data=False)
+        check_graph(model, path)
         onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as exc:
-        reason = str(exc).strip().partition("\n")[0]
-        msg = f"engine {path} is not a complete ONNX file ({reason}); export it again"
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError, MemoryError) as exc:
+        if isinstance(exc, ArtifactError):
+            raise
+        msg = f"engine {path} is not a complete ONNX file ({first_line(exc)}); export it again"
         raise ArtifactError(msg) from exc
     return model
 
@@ -166,9 +175,11 @@ def read_facts(model: "onnx.ModelProto") -> EngineFacts:
         return EngineFacts()
     try:
         stored = json.loads(value)
-        trained_on = tuple(SampleFacts(**item) for item in stored.pop("trained_on"))
-        reserved = tuple(SampleFacts(**item) for item in stored.pop("reserved", ()))
-        return EngineFacts(trained_on=trained_on, reserved=reserved, **stored)
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
-        msg = f"the engine's metadata {_METADATA_KEY!r} is damaged ({exc}); export it again"
+        if _REQUIRED not in stored:
+            raise KeyError(_REQUIRED)  # noqa: TRY301 - one sentence for all
+        return typed(EngineFacts, stored)
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        msg = (
+            f"the engine's metadata {_METADATA_KEY!r} is damaged ({first_line(exc)}); export again"
+        )
         raise ArtifactError(msg) from exc

@@ -28,6 +28,10 @@ __all__ = [
     "run_command",
 ]
 
+#: Options take a few hundred bytes; a file of megabytes is none, and nested keys cost their square.
+_MAX_CONFIG_BYTES = 16_384
+_LONGEST_MESSAGE = 800
+
 
 class CommandParser(argparse.ArgumentParser):
     """An argument parser with `--config FILE.toml` and errors of one sentence.
@@ -77,7 +81,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2 and one sentence."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {_one_line(message)}; see {self.prog} --help\n")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401
         try:
@@ -89,8 +93,12 @@ class CommandParser(argparse.ArgumentParser):
 
     def _apply(self, path: Path) -> None:
         try:
-            options = tomllib.loads(path.read_text())
-        except (OSError, ValueError) as exc:
+            with path.open("rb") as file:
+                content = file.read(_MAX_CONFIG_BYTES + 1)
+            if len(content) > _MAX_CONFIG_BYTES:
+                self.error(f"the config file {path} must have at most {_MAX_CONFIG_BYTES} bytes")
+            options = tomllib.loads(content.decode())
+        except (OSError, ValueError, RecursionError) as exc:
             self.error(f"cannot read the config file {path} ({exc})")
         unset = ("help", "version", "config")
         actions = {action.dest: action for action in self._actions if action.dest not in unset}
@@ -105,6 +113,13 @@ class CommandParser(argparse.ArgumentParser):
             action.required = False
             if not action.option_strings:
                 action.nargs = "?"
+
+
+def _one_line(message: str) -> str:
+    """Return what a terminal shows as one line, whatever stood in an option."""
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[:_LONGEST_MESSAGE]}..."
+    return "".join(character if character.isprintable() else "?" for character in message)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -3,7 +3,8 @@
     NplmStreamError
     ├── EventError (ValueError)            events that break the 19 x (pT, eta, phi) layout
     ├── ArtifactError (ValueError)         a file that is missing, truncated or of another kind
-    │   └── MismatchError                  two artefacts that do not belong together
+    │   ├── MismatchError                  two artefacts that do not belong together
+    │   └── StateError                     a run's state that its disk does not take
     ├── EngineError (ValueError)           an encoder given what it cannot embed
     │   └── EngineUnavailableError         an encoder this machine cannot run
     ├── MissingPackageError (ImportError)  an optional package that is not installed
@@ -32,6 +33,7 @@ __all__ = [
     "ParameterError",
     "ParityError",
     "SampleSizeError",
+    "StateError",
     "TrainingError",
     "WorkerError",
 ]
@@ -53,6 +55,12 @@ class ArtifactError(NplmStreamError, ValueError):
 
 class MismatchError(ArtifactError):
     """Two artefacts that do not belong together."""
+
+
+class StateError(ArtifactError):
+    """A run's state that its disk does not take; a restart goes on with it when the disk does."""
+
+    exit_code = 1
 
 
 class EngineError(NplmStreamError, ValueError):

@@ -25,6 +25,7 @@ from engines.events import (
     check_labels,
 )
 from engines.hdf5 import hdf5_errors
+from engines.hdf5_storage import find_object
 from engines.types import AnyArray, FloatArray, IntArray
 
 __all__ = [
@@ -70,7 +71,7 @@ class EventFile:
             raise
 
     def _find_particles(self) -> h5py.Dataset:
-        particles = self._file.get("Particles")
+        particles = find_object(self._file, "Particles", self.path)
         if not isinstance(particles, h5py.Dataset):
             msg = f"event file {self.path} must hold a dataset 'Particles'; got {list(self._file)}"
             raise ArtifactError(msg)
@@ -84,10 +85,11 @@ class EventFile:
         return particles
 
     def _find_labels(self) -> h5py.Dataset | None:
-        name = next((name for name in LABEL_DATASETS if name in self._file), None)
-        if name is None:
+        found = ((name, find_object(self._file, name, self.path)) for name in LABEL_DATASETS)
+        name, labels = next(((name, item) for name, item in found if item is not None), ("", None))
+        if labels is None:
             return None
-        labels, n = self._file[name], len(self)
+        n = len(self)
         if not isinstance(labels, h5py.Dataset):
             got = "a group"
         elif labels.shape not in ((n,), (n, 1)) or labels.dtype.kind not in "fiu":

@@ -9,11 +9,15 @@ from engines.artifact import fingerprint, load_onnx, read_facts
 from engines.engine import EngineBase
 from engines.errors import ArtifactError, EngineError
 from engines.events import N_FEATURES, N_OBJECTS
+from engines.first_line import first_line
 from engines.multiplicity import buckets
 from engines.packed_graph import TOKENS, with_packing
 from engines.types import AnyArray, FloatArray
 
 __all__ = ["OnnxEngine"]
+
+# It would tell its maker of every session.
+ort.disable_telemetry_events()
 
 _RUNTIME_ERRORS = (
     ort_errors.Fail,
@@ -53,8 +57,7 @@ class OnnxEngine(EngineBase):
                 (packed or model).SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except _RUNTIME_ERRORS as exc:
-            reason = str(exc).strip().partition("\n")[0]
-            msg = f"ONNX Runtime cannot load {path} ({reason}); export it again"
+            msg = f"ONNX Runtime cannot load {path} ({first_line(exc)}); export it again"
             raise ArtifactError(msg) from exc
         self._input, self._output, dim = self._interface(path)
         super().__init__(dim, max_batch, fingerprint(model), read_facts(model))
@@ -100,8 +103,7 @@ class OnnxEngine(EngineBase):
         try:
             out: FloatArray = self._session.run([self._output], inputs)[0]
         except _RUNTIME_ERRORS as exc:
-            reason = str(exc).strip().partition("\n")[0]
-            msg = f"the encoder failed on {n_events} events ({reason}); export it again"
+            msg = f"the encoder failed on {n_events} events ({first_line(exc)}); export it again"
             raise EngineError(msg) from exc
         if out.shape != (n_events, self._dim):
             wanted = (n_events, self._dim)

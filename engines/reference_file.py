@@ -6,6 +6,7 @@ One safetensors file (no pickle), written to a temporary name and renamed.
 import hashlib
 import json
 import os
+import reprlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,28 @@ from engines.artifact import SampleFacts
 from engines.engine import Engine
 from engines.errors import ArtifactError, MismatchError
 from engines.event_quantities import QUANTITIES
+from engines.first_line import first_line
 from engines.nplm import Basis, CachedReference, Loss, Width, WidthNulls
+from engines.reference_check import TOYS, StoredBasis, check_tensors
+from engines.typed_facts import typed
 from engines.types import FloatArray
 from engines.windows import WindowSpec
 
-__all__ = ["ReferenceArtifact", "ReferenceFacts", "load_reference", "save_reference"]
+__all__ = [
+    "ReferenceArtifact",
+    "ReferenceFacts",
+    "content_checksum",
+    "load_reference",
+    "save_reference",
+]
 
 _METADATA_KEY = "nplm_stream_reference"
 _FORMAT = 2
+_INCOMPLETE = (
+    *(OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError),
+    *(RecursionError, MemoryError),
+)
 _TENSORS = ("mean", "std", "centres", "projector", "ridge", "embeddings")
-_TOYS = "toys_t_"
 _QUANTITIES = "quantities"
 
 
@@ -150,7 +163,7 @@ def save_reference(path: str | Path, artifact: ReferenceArtifact) -> None:
         "projector": torch.cat([width.projector for width in basis.widths], dim=1),
         "ridge": torch.cat([width.ridge for width in basis.widths]),
         "embeddings": torch.from_numpy(artifact.reference.embeddings),
-        **{f"{_TOYS}{scale}": torch.from_numpy(n.t) for scale, n in artifact.nulls.items()},
+        **{f"{TOYS}{scale}": torch.from_numpy(n.t) for scale, n in artifact.nulls.items()},
     }
     if artifact.quantities is not None:
         tensors[_QUANTITIES] = torch.from_numpy(artifact.quantities)
@@ -161,7 +174,7 @@ def save_reference(path: str | Path, artifact: ReferenceArtifact) -> None:
         "ranks": [width.rank for width in basis.widths],
         "facts": asdict(artifact.facts),
     }
-    stored["checksum"] = _checksum(tensors, stored)
+    stored["checksum"] = content_checksum(tensors, stored)
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
@@ -198,19 +211,22 @@ def load_reference(path: str | Path, *, device: str = "cpu", threads: int = 1) -
         version, checksum = stored["format"], stored.pop("checksum")
         missing = set(_TENSORS) - set(tensors)
         if missing:
-            raise KeyError(missing)  # noqa: TRY301 - one sentence for all that can be incomplete
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        msg = f"{path} is not a complete reference file ({exc}); run calibrate-reference again"
+            raise KeyError(missing)
+    except _INCOMPLETE as exc:
+        reason = first_line(exc)
+        msg = f"{path} is not a complete reference file ({reason}); run calibrate-reference again"
         raise ArtifactError(msg) from exc
     if version != _FORMAT:
-        msg = f"{path} has format {version}; this version reads {_FORMAT}; calibrate again"
+        said = reprlib.repr(version)
+        msg = f"{path} has format {said}; this version reads {_FORMAT}; calibrate again"
         raise ArtifactError(msg)
-    if checksum != _checksum(tensors, stored):
+    if checksum != content_checksum(tensors, stored):
         msg = f"{path} was altered since it was written: its checksum is wrong; calibrate again"
         raise ArtifactError(msg)
-    facts = _facts(stored["facts"])
+    basis, facts = _described(stored, path)
+    check_tensors(tensors, basis, facts, path)
     reference = CachedReference(
-        _basis(tensors, stored["sigmas"], stored["ranks"]),
+        _basis(tensors, basis),
         np.asarray(tensors["embeddings"]),
         facts.window.n_expected,
         loss=facts.loss,
@@ -218,7 +234,7 @@ def load_reference(path: str | Path, *, device: str = "cpu", threads: int = 1) -
         dtype=getattr(torch, facts.store),
         threads=threads,
     )
-    nulls = {scale: WidthNulls(np.asarray(tensors[f"{_TOYS}{scale}"])) for scale in facts.scales}
+    nulls = {scale: WidthNulls(np.asarray(tensors[f"{TOYS}{scale}"])) for scale in facts.scales}
     return ReferenceArtifact(reference, nulls, facts, _quantities(tensors, path), checksum)
 
 
@@ -235,23 +251,28 @@ def _quantities(tensors: dict[str, torch.Tensor], path: Path) -> FloatArray | No
     return quantities
 
 
-def _basis(tensors: dict[str, torch.Tensor], sigmas: list[float], ranks: list[int]) -> Basis:
+def _basis(tensors: dict[str, torch.Tensor], stored: StoredBasis) -> Basis:
+    ranks = list(stored.ranks)
     projectors = torch.split(tensors["projector"], ranks, dim=1)
     ridges = torch.split(tensors["ridge"], ranks)
-    widths = tuple(map(Width, sigmas, projectors, ridges))
+    widths = tuple(map(Width, stored.sigmas, projectors, ridges))
     return Basis(tensors["mean"], tensors["std"], tensors["centres"], widths)
 
 
-def _facts(stored: dict[str, Any]) -> ReferenceFacts:
-    window = WindowSpec(**stored.pop("window"))
-    samples = tuple(SampleFacts(**item) for item in stored.pop("samples"))
-    shares = {int(scale): share for scale, share in stored.pop("offset_shares").items()}
-    return ReferenceFacts(window=window, samples=samples, offset_shares=shares, **stored)
+def _described(stored: dict[str, Any], path: Path) -> tuple[StoredBasis, ReferenceFacts]:
+    """Return what the file says of its basis and of itself."""
+    try:
+        basis = typed(StoredBasis, {"sigmas": stored["sigmas"], "ranks": stored["ranks"]})
+        return basis, typed(ReferenceFacts, stored["facts"])
+    except (KeyError, TypeError, ValueError) as exc:
+        msg = f"the facts of {path} are damaged ({first_line(exc)}); calibrate again"
+        raise ArtifactError(msg) from exc
 
 
-def _checksum(tensors: dict[str, torch.Tensor], stored: dict[str, Any]) -> str:
+def content_checksum(tensors: dict[str, torch.Tensor], stored: dict[str, Any]) -> str:
+    """Return the SHA-256 of all that a file holds, its own checksum left out."""
     digest = hashlib.sha256(json.dumps(stored, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -5,8 +5,9 @@ one, are one alarm: the first opens it. Merging can only lower the number of ala
 false-alarm rate stays a limit on what is expected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engines.nplm import Tail
 from stream.alarms import FalseAlarmRate, Trials
@@ -63,6 +64,23 @@ class Account:
         self._trials = Trials()
         self._alarm = _OngoingAlarm(rules.refractory_s)
         self.spacing = Spacing(rules.clock_s)
+
+    def state(self) -> dict[str, Any]:
+        """Return what later decisions depend on, which JSON can hold."""
+        return {
+            "trials": [self._trials.n, self._trials.smallest_p],
+            "alarm": self._alarm.state(),
+            "spacing": self.spacing.state(),
+            "discoveries": self._discoveries and self._discoveries.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any], away_s: float = 0.0) -> None:
+        """Go on from a state that is `away_s` seconds old; a run's trials are all its windows."""
+        self._trials = Trials(*state["trials"])
+        self._alarm.restore(state["alarm"])
+        self.spacing.restore(state["spacing"], away_s)
+        if self._discoveries is not None:
+            self._discoveries.restore(state["discoveries"])
 
     def decide(
         self,
@@ -122,6 +140,12 @@ class _OngoingAlarm:
         self._opened_by: int | None = None
         self._last_window = -1
         self._since_s = 0.0
+
+    def state(self) -> list[Any]:
+        return [self._opened_by, self._last_window, self._since_s]
+
+    def restore(self, state: list[Any]) -> None:
+        self._opened_by, self._last_window, self._since_s = state
 
     def follow(self, window: int, spacing_s: float, *, alarm: bool) -> int | None:
         """Return the index of the window that opened this window's alarm; None without one."""

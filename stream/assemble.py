@@ -1,62 +1,64 @@
 """Puts the consumer together from its options, and runs it."""
 
 import argparse
-import logging
-import os
-import signal
-import sys
-import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import zmq
-from prometheus_client import CollectorRegistry
 
 from engines.artifact import check_writable, versions
-from engines.engine import Engine, open_engine
-from engines.errors import (
-    ArtifactError,
-    EngineUnavailableError,
-    MismatchError,
-    MissingPackageError,
-    ParameterError,
-)
+from engines.engine import Engine
+from engines.events import N_FEATURES, N_OBJECTS
 from engines.gpu.memory import memory_reader
-from engines.nplm import check_device
-from engines.plans.plan_file import PlanFacts, read_plan_facts
 from engines.reference_file import ReferenceArtifact, load_reference
 from engines.windows import WindowSpec
 from stream.account import Rules
 from stream.alarm.keeper import AlarmFolder
 from stream.alarm.record import NullUsed
 from stream.alarms import FalseAlarmRate
+from stream.assembly.embedder import run_embedder
+from stream.assembly.engine import gathered_embeddings, open_serving_engine, test_device, wire_of
+from stream.assembly.outputs import open_sinks
+from stream.assembly.process import serve, stop_on_signals
+from stream.assembly.roles import check_roles
 from stream.console import announce, summarise
-from stream.endpoints import Context, open_publisher, open_receiver
+from stream.delivery.admission import Admission
+from stream.delivery.consumer import ReliableDelivery
+from stream.delivery.plain import PlainAdmission, SocketReceiver
 from stream.exposition import registry_of
-from stream.metrics import Metrics, Queue
+from stream.memory_guard import GuardedReceiver, default_limit_bytes, read_rss_bytes
+from stream.metrics import Metrics
 from stream.monitor import Monitor
-from stream.notify import Webhook
-from stream.page import Page, parse_address
 from stream.priority import let_stream_pass
-from stream.results import JsonLines, Publisher, Sink, Table
-from stream.service import Consumer, Limits
+from stream.security.consumer import ConsumerSecurity
+from stream.sequence import SequenceTracker
+from stream.service import Consumer, Keeping, Limits
 from stream.sliding import open_windows, panes_per_window
 from stream.sparse_log import SparseLog
 from stream.stages import DURATIONS, Stages
+from stream.state.begin import begin_state, new_name
+from stream.state.run import RunState
 from stream.tester import Outputs
 from stream.timings import Timings
 
 __all__ = ["run_consumer"]
 
-_LOG = logging.getLogger(__name__)
-
 
 def run_consumer(options: argparse.Namespace) -> None:
-    """Consume until a signal says stop, or with `--exit-on-end` until the sources have ended."""
-    stopped = _stop_on_signals()
+    """Consume until a signal says stop, or with `--exit-on-end` until the sources have ended.
+
+    Raises:
+        ParameterError: if options do not go together.
+    """
+    check_roles(options)
+    stopped = stop_on_signals()
     let_stream_pass()
+    if options.role == "embed":
+        run_embedder(options, stopped.is_set)
+        return
     rules = Rules(
         FalseAlarmRate.parse(options.far),
         options.alarm_on,
@@ -69,39 +71,68 @@ def run_consumer(options: argparse.Namespace) -> None:
     metrics = Metrics(Stages(timings))
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
-        page = _serve(stack, options.http, registry_of(metrics))
-        engine = stack.enter_context(_open_engine(options, metrics))
+        security = stack.enter_context(ConsumerSecurity(options, context))
+        registry = registry_of(metrics)
+        security.register(registry)
+        page = serve(stack, options.http, registry, security)
+        engine = open_serving_engine(options, metrics) if options.role == "all" else None
         reference = options.reference or options.engine.with_suffix(".ref")
         artifact = load_reference(
             reference,
-            device=_test_device(options.device),
+            device=test_device(options.device),
             threads=options.test_threads,
         )
+        engine = stack.enter_context(engine or gathered_embeddings(artifact, options.max_batch))
         artifact.check_engine(engine)
         _label(metrics, engine, artifact, rules.far)
         if options.device.startswith("cuda") or engine.runtime.startswith("TensorRT"):
             metrics.gpu_memory = memory_reader(options.device)
-        null = NullUsed.of(artifact, reference)
-        consumer = _consumer(options, engine, artifact, rules, null, metrics, context)
-        socket = stack.enter_context(open_receiver(context, options.endpoint, options.pattern))
-        announce(options, engine, artifact, rules.far)
-        page.snapshot = partial(consumer.snapshot, artifact.facts, rules.far.text)
+        n_panes = _n_panes(options, artifact)
+        limit_bytes = _memory_limit(options, artifact)
+        guard = security.open_receiver(options.endpoint, _pattern(options), limit_bytes)
+        stack.callback(guard.close)
+        state = begin_state(options, artifact, rules, n_panes, metrics, stopped.is_set)
+        line = _line(options, state, metrics)
+        outputs = Outputs(
+            open_sinks(options, security, metrics),
+            AlarmFolder(options.alarms, NullUsed.of(artifact, reference))
+            if options.alarms is not None
+            else None,
+        )
+        monitor = Monitor(
+            artifact,
+            rules,
+            n_relabellings=options.relabellings,
+            n_panes=n_panes,
+            run=new_name() if state is None else state.name,
+        )
+        consumer = Consumer(
+            engine,
+            monitor,
+            open_windows(artifact.facts.window, n_panes),
+            outputs,
+            metrics,
+            limits=Limits(
+                options.max_batch, options.max_delay, options.max_waiting, tests=options.tests
+            ),
+            keeping=Keeping(state, line.admission, wire_of(engine)),
+        )
+        announce(options, engine, artifact, rules.far, state)
+        ended = False
         try:
-            consumer.run(socket, stopped.is_set, exit_on_end=options.exit_on_end)
+            consumer.recover()
+            receiver = GuardedReceiver(line.receiver, guard)
+            page.snapshot = partial(consumer.snapshot, artifact.facts, rules.far.text)
+            consumer.run(receiver, stopped.is_set, exit_on_end=options.exit_on_end)
+            ended = True
             if timings is not None:
                 timings.stop()
         finally:
-            consumer.close()
-        summarise(metrics, consumer.n_unclosed)
+            consumer.close(clean=ended)
+            line.finish()
+        summarise(metrics, consumer)
         if timings is not None:
             timings.save(**_outcome(metrics, engine))
-
-
-def _stop_on_signals() -> threading.Event:
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    return stopped
 
 
 def _timings(options: argparse.Namespace) -> Timings | None:
@@ -109,64 +140,6 @@ def _timings(options: argparse.Namespace) -> Timings | None:
         return None
     check_writable(options.timings)
     return Timings(options.timings, DURATIONS, options.timings_skip)
-
-
-def _serve(stack: ExitStack, address: str, registry: CollectorRegistry) -> Page:
-    """Serve HTTP from the start, so that /readyz can say that something is still missing."""
-    page = Page(registry)
-    if address != "off":
-        server = page.serve(*parse_address(address))
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
-    return page
-
-
-def _open_engine(options: argparse.Namespace, metrics: Metrics) -> Engine:
-    """Open the engine; with `--fallback` the ONNX file beside it where this machine cannot run it.
-
-    Raises:
-        EngineUnavailableError: if it cannot run, and there is nothing to fall back to.
-        MissingPackageError: likewise.
-        MismatchError: if the ONNX file is another encoder than the plan's.
-    """
-    threads, max_batch = options.threads, options.max_batch
-    try:
-        return open_engine(
-            options.engine, device=options.device, threads=threads, max_batch=max_batch
-        )
-    except (EngineUnavailableError, MissingPackageError) as exc:
-        if not options.fallback or options.engine.suffix != ".plan":
-            raise
-        plan = read_plan_facts(options.engine)
-        other = options.engine.with_name(Path(plan.onnx).name)
-        if not other.is_file():
-            raise
-        engine = open_engine(other, threads=threads, max_batch=max_batch)
-        _check_same(engine, plan, other)
-        metrics.fallback = True
-        _LOG.warning("%s; falling back to %s on %s", exc, other, engine.runtime)
-        return engine
-
-
-def _check_same(engine: Engine, plan: PlanFacts, path: Path) -> None:
-    if engine.fingerprint != plan.fingerprint:
-        msg = (
-            f"{path} must be the encoder that the plan was made from, {plan.fingerprint}; it is "
-            f"{engine.fingerprint}; copy the right one beside the plan"
-        )
-        raise MismatchError(msg)
-
-
-def _test_device(wanted: str) -> str:
-    """Return where windows are tested: on the CPU where torch finds no GPU but the engine runs."""
-    try:
-        check_device(wanted)
-    except ParameterError as exc:
-        if not wanted.startswith("cuda"):
-            raise
-        _LOG.warning("windows are tested on the CPU: %s", exc)
-        return "cpu"
-    return wanted
 
 
 def _label(
@@ -183,67 +156,48 @@ def _label(
     }
 
 
-def _consumer(
-    options: argparse.Namespace,
-    engine: Engine,
-    artifact: ReferenceArtifact,
-    rules: Rules,
-    null: NullUsed,
-    metrics: Metrics,
-    context: Context,
-) -> Consumer:
-    spec = _window(options, artifact.facts.window)
-    artifact.check_window(spec)
+@dataclass(frozen=True)
+class _Line:
+    """How messages come.
+
+    Attributes:
+        receiver: where from, once it has its socket.
+        admission: which of them count.
+        finish: to be called when everything is on the disk.
+    """
+
+    receiver: SocketReceiver | ReliableDelivery
+    admission: Admission
+    finish: Callable[[], None] = lambda: None
+
+
+def _line(options: argparse.Namespace, state: RunState | None, metrics: Metrics) -> _Line:
+    if options.reliable and state is not None:
+        delivery = ReliableDelivery(state, metrics, SparseLog(), max_sources=options.max_sources)
+        return _Line(delivery, delivery, delivery.finish)
+    return _Line(SocketReceiver(), PlainAdmission(SequenceTracker(options.max_sources), state))
+
+
+def _pattern(options: argparse.Namespace) -> str:
+    return "router" if options.reliable else options.pattern
+
+
+def _memory_limit(options: argparse.Namespace, artifact: ReferenceArtifact) -> int:
+    """Return the resident memory that this consumer may rightly need, and some more."""
+    basis = artifact.reference.basis
+    event_bytes = 4 * N_OBJECTS * N_FEATURES + 4 * basis.dim + 8 * basis.rank
+    n_expected = artifact.facts.window.n_expected
+    return default_limit_bytes(read_rss_bytes(), n_expected, event_bytes, options.max_waiting)
+
+
+def _n_panes(options: argparse.Namespace, artifact: ReferenceArtifact) -> int:
+    """Return how many steps a window holds, of the windows that the reference is calibrated for."""
+    calibrated = artifact.facts.window
+    if options.window is not None:
+        rate_hz = options.rate or calibrated.n_expected / (calibrated.span_s or 1.0)
+        artifact.check_window(WindowSpec.parse(options.window, rate_hz))
     artifact.reference.prepare()
-    n_panes = panes_per_window(spec, options.slide) if options.slide else 1
-    monitor = Monitor(
-        artifact,
-        rules,
-        n_relabellings=options.relabellings,
-        n_panes=n_panes,
-        run=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}",
-    )
-    return Consumer(
-        engine,
-        monitor,
-        open_windows(spec, n_panes),
-        Outputs(
-            _sinks(options, context, metrics),
-            AlarmFolder(options.alarms, null) if options.alarms is not None else None,
-        ),
-        metrics,
-        n_expected=spec.n_expected,
-        limits=Limits(
-            options.max_batch, options.max_delay, options.max_waiting, tests=options.tests
-        ),
-    )
-
-
-def _window(options: argparse.Namespace, calibrated: WindowSpec) -> WindowSpec:
-    if options.window is None:
-        return calibrated
-    rate_hz = options.rate or calibrated.n_expected / (calibrated.span_s or 1.0)
-    return WindowSpec.parse(options.window, rate_hz)
-
-
-def _sinks(options: argparse.Namespace, context: Context, metrics: Metrics) -> list[Sink]:
-    if options.alarms is not None:
-        try:
-            options.alarms.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            msg = f"cannot keep alarms in {options.alarms} ({exc}); choose another folder"
-            raise ArtifactError(msg) from exc
-    sinks: list[Sink] = []
-    if options.results is not None:
-        sinks.append(JsonLines(options.results))
-    if options.publish is not None:
-        sinks.append(Publisher(open_publisher(context, options.publish)))
-    if options.notify is not None:
-        webhook = Webhook(options.notify, metrics.notifications, SparseLog())
-        metrics.queues["notifications"] = Queue(lambda: webhook.n_waiting, webhook.capacity)
-        sinks.append(webhook)
-    sinks.append(Table(sys.stdout))
-    return sinks
+    return panes_per_window(calibrated, options.slide) if options.slide else 1
 
 
 def _outcome(metrics: Metrics, engine: Engine) -> dict[str, object]:

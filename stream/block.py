@@ -2,11 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from engines.types import FloatArray
 from stream.features import PendingFeatures
 
-__all__ = ["Block", "Span", "join_spans"]
+__all__ = ["Block", "Part", "Span", "join_spans"]
+
+#: Names a block that can be made again: the number its message is stored under, its first event,
+#: how many, and how many messages went missing just before it.
+Part: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -16,11 +21,12 @@ class Block:
     Attributes:
         source, seq: which message.
         t_ns: its production time, unix nanoseconds.
-        particles: (n, 19, 3) float32.
+        particles: (n, 19, 3) float32; (0, 19, 3) where only embeddings came.
         embeddings: (n, d) float32.
         features: of the n events; they may still be being computed.
         first: index of the first event within the message.
         n_missing: messages of the source that went missing just before this one.
+        number: that its message is stored under, -1 if it is not.
     """
 
     source: str
@@ -31,6 +37,7 @@ class Block:
     features: PendingFeatures
     first: int = 0
     n_missing: int = 0
+    number: int = -1
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -53,6 +60,16 @@ class Block:
             n_missing=0,
         )
         return head, tail
+
+    def name(self) -> Part:
+        """Return what names it for good."""
+        return self.number, self.first, len(self), self.n_missing
+
+    def part(self, name: Part) -> "Block":
+        """Return the part of a whole message that a name stands for."""
+        _, first, n, n_missing = name
+        part = self.split(first)[1].split(n)[0]
+        return replace(part, n_missing=n_missing)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ _LOG = logging.getLogger(__name__)
 _MOST = 32
 _MOST_FAULTS = 20
 _LONGEST_S, _LONGEST_CROWDED_S = 10.0, 1.0
+_HANDSHAKE_S = 5.0
 _BUSY = (
     b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n"
     b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
@@ -28,7 +30,13 @@ class BoundedServer(ThreadingHTTPServer):
     A connection ends after 10 s whatever its client does, after 1 s while no place is free. So slow
     clients that go away let the others in within a second; hundreds that come again at once keep
     them out, though never the stream.
+
+    Attributes:
+        tls: what serves HTTPS; None for HTTP. Each handshake is its connection's thread's, so that
+            a client that stops halfway keeps nobody waiting.
     """
+
+    tls: ssl.SSLContext | None = None
 
     daemon_threads = True
     request_queue_size = 128
@@ -45,6 +53,20 @@ class BoundedServer(ThreadingHTTPServer):
         """Connections being answered now."""
         return len(self._opened_s)
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; nothing is read from it yet."""
+        request, address = super().get_request()
+        if self.tls is not None:
+            request = self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        return request, address
+
+    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Shake hands and answer, on the connection's own thread."""
+        if self.tls is not None:
+            request.settimeout(_HANDSHAKE_S)
+            request.do_handshake()
+        super().finish_request(request, client_address)
+
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Answer on a thread of its own, or say at once that there is none."""
         with self._lock:
@@ -56,7 +78,8 @@ class BoundedServer(ThreadingHTTPServer):
             return
         with contextlib.suppress(OSError):
             request.setblocking(False)
-            request.send(_BUSY)
+            if self.tls is None:
+                request.send(_BUSY)
         self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
@@ -74,7 +97,8 @@ class BoundedServer(ThreadingHTTPServer):
             old = [held for held, since in self._opened_s.items() if now - since > longest_s]
             for held in old:
                 with contextlib.suppress(OSError):
-                    held.shutdown(socket.SHUT_RDWR)
+                    # Not the TLS socket's own, which would pull it from under its thread.
+                    socket.socket.shutdown(held, socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
         """Log a fault of ours once; what a broken connection raised, for those who ask for it."""

@@ -9,6 +9,8 @@ from engines.nplm import Tail, WidthNulls
 from engines.reference_file import ReferenceArtifact
 from stream.alarms import FalseAlarmRate
 from stream.metrics import Metrics
+from stream.service import Consumer
+from stream.state.run import RunState
 
 __all__ = ["announce", "summarise"]
 
@@ -21,18 +23,21 @@ def announce(
     engine: Engine,
     artifact: ReferenceArtifact,
     far: FalseAlarmRate,
+    state: RunState | None = None,
 ) -> None:
     """Say what runs, what its p-values rest on, and what they cannot do."""
     facts, scales = artifact.facts, sorted(artifact.nulls)
     slide = f", one each {options.slide}" if options.slide else ""
     longer = "".join(f", each {scale} also as one" for scale in scales[1:])
     sys.stdout.write(
-        f"engine      {options.engine} ({engine.dim} dimensions, {engine.fingerprint[:16]}...)\n"
+        f"engine      {options.engine or 'none here'} "
+        f"({engine.dim} dimensions, {engine.fingerprint[:16]}...)\n"
         f"            {engine.runtime}\n"
         f"windows     of {facts.window}{slide}{longer}\n"
         f"calibrated  on {facts.calibration()}\n"
         f"alarms      at {far.text}, on the {options.alarm_on} p-value\n"
-        f"listening   on {options.endpoint} ({options.pattern}); http {options.http}\n\n"
+        f"listening   on {options.endpoint} ({_pattern(options)}); http {options.http}\n"
+        f"{_state(state)}\n"
     )
     sys.stdout.flush()
     if engine.precision != facts.precision:
@@ -52,6 +57,22 @@ def announce(
     for scale in scales:
         name = f"{scale} windows as one: " if scale > 1 else ""
         _warn(name, artifact.nulls[scale], options.alarm_on, far.shared(len(scales)))
+
+
+def _pattern(options: argparse.Namespace) -> str:
+    return "reliable" if options.reliable else str(options.pattern)
+
+
+def _state(state: RunState | None) -> str:
+    """Return a line about the state, if there is one."""
+    if state is None:
+        return ""
+    kept = f"state       in {state.path}; run {state.name}"
+    if state.is_new:
+        return f"{kept} begins\n"
+    return (
+        f"{kept} goes on after {state.decided.n_windows} windows of {len(state.sources)} sources\n"
+    )
 
 
 def _warn(name: str, nulls: WidthNulls, alarm_on: Tail, far: FalseAlarmRate) -> None:
@@ -82,8 +103,8 @@ def _warn(name: str, nulls: WidthNulls, alarm_on: Tail, far: FalseAlarmRate) -> 
         )
 
 
-def summarise(metrics: Metrics, n_unclosed: int) -> None:
-    """Say what came of the run, `n_unclosed` events of an unfinished window among it."""
+def summarise(metrics: Metrics, consumer: Consumer) -> None:
+    """Say what came of the process, events of an unfinished window among it."""
     scales = metrics.scales.values()
     n_merged = sum(one.n_tested for one in scales) - metrics.scales[1].n_tested
     merged = f" and {n_merged} of longer scales" if n_merged else ""
@@ -94,5 +115,11 @@ def summarise(metrics: Metrics, n_unclosed: int) -> None:
         f"{metrics.n_rejected} messages refused, {metrics.n_missing} missing; "
         f"{metrics.windows['tested']} windows tested{merged}, "
         f"{metrics.windows['skipped']} skipped, {n_alarms} alarms{alarming}; "
-        f"{n_unclosed} events of an unfinished window not tested\n"
+        f"{consumer.n_unclosed} events of an unfinished window "
+        f"{'kept for the next start' if consumer.has_state else 'not tested'}\n"
     )
+    if metrics.n_duplicates or metrics.n_recovered:
+        sys.stdout.write(
+            f"{metrics.n_recovered} events taken up from the state, {metrics.n_duplicates} "
+            "messages came again and were not counted again\n"
+        )

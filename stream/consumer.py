@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engines.command import CommandParser, count, positive_float, positive_int, run_command
 from engines.windows import parse_delay_s, parse_duration_or_zero_s
+from stream.security.options import add_consumer_options
 
 __all__ = ["main"]
 
@@ -24,7 +25,7 @@ def _parser() -> CommandParser:
         "stream-consumer --engine d4.onnx --results results.jsonl --alarms alarms/",
     )
     add = parser.add_argument
-    add("--engine", type=Path, required=True, help="the encoder, .onnx or .plan")
+    add("--engine", type=Path, help="the encoder, .onnx or .plan; --role test needs none")
     add("--reference", type=Path, help="the .ref file (default: beside the engine)")
     add("--endpoint", default="tcp://127.0.0.1:5555", help="where events arrive")
     add(
@@ -75,6 +76,26 @@ def _parser() -> CommandParser:
         metavar="N",
         help="confirm each alarm by so many random relabellings of events; 0 for none",
     )
+    add(
+        "--role",
+        choices=("all", "embed", "test"),
+        default="all",
+        help="embed: send embeddings on to a tester; test: gather them from embedders, 16 bytes "
+        "an event at d = 4 instead of 228",
+    )
+    add("--forward", metavar="ENDPOINT", help="with --role embed: where the tester listens")
+    add(
+        "--reliable",
+        action="store_true",
+        help="acknowledge messages once they are on the disk; for producers with --reliable",
+    )
+    add(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="keep the run there, so that a restart goes on with it after any kill "
+        "(default with --reliable: ./stream-state, else none)",
+    )
     add("--results", type=Path, metavar="FILE", help="append one JSON line a window")
     add("--alarms", type=Path, metavar="DIR", help="keep the windows that alarm")
     add("--publish", metavar="ENDPOINT", help="PUB socket for results, tcp://127.0.0.1:5556")
@@ -98,6 +119,7 @@ def _parser() -> CommandParser:
         action="store_true",
         help="where a .plan cannot run, run the .onnx beside it; log and metrics say so",
     )
+    add_consumer_options(parser)
     _add_measuring(parser)
     return parser
 

@@ -15,7 +15,8 @@ dependent p-values; Zrnic, Ramdas, Jordan, JMLR 22 (2021), LOND under PRDS; Ramd
 2017, LORD++; Bates et al., Ann. Statist. 51 (2023) 149. Computed by the package online-fdr.
 """
 
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, get_args
 
 from online_fdr.p_values import Lond, LordPlusPlus
 
@@ -58,6 +59,19 @@ class Discoveries:
             else Lond(rate, dependent=method == "lond-dependent")
         )
 
+    def state(self) -> dict[str, Any]:
+        """Return what later decisions depend on: the procedure's counts, wealth and rejections."""
+        return {name: kept for name, kept in vars(self._procedure).items() if _is_plain(kept)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        vars(self._procedure).update(state)
+
     def test(self, p_value: float) -> bool:
         """Return whether the next window is a discovery."""
         return bool(self._procedure.test_one(min(max(float(p_value), 0.0), 1.0)))
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether JSON holds a value as it is: numbers, None, lists of indices."""
+    return value is None or isinstance(value, int | float | list)

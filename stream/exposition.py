@@ -82,6 +82,11 @@ class _Exposition(Collector):
         yield _counter("rejected_messages", text, m.rejected.copy(), "reason")
         text = "Messages missing by sequence number"
         yield _counter("missing_messages", text, m.n_missing)
+        text = "Messages that came again, not counted again"
+        yield _counter("duplicate_messages", text, m.n_duplicates)
+        yield _counter("recovered_events", "Events taken up from the state", m.n_recovered)
+        text = "Writes of the state that failed and were tried again"
+        yield _counter("state_failures", text, m.n_state_failures)
         text = "Events accepted, by source; of many, the later ones are 'other'"
         yield _counter("source_events", text, m.by_source.copy(), "source")
         text = "Unix time of the last message accepted, 0 before the first"
@@ -92,7 +97,8 @@ class _Exposition(Collector):
         yield _counter("uncharged_windows", text, m.n_uncharged)
         queues = m.queues.copy().items()
         lengths = {name: queue.length() for name, queue in queues}
-        yield _gauge("queue_length", "What waits: windows, batches, alarms", lengths, "queue")
+        text = "What waits: windows, batches, alarms, bytes of the state"
+        yield _gauge("queue_length", text, lengths, "queue")
         capacities = {name: queue.capacity for name, queue in queues if queue.capacity}
         yield _gauge("queue_capacity", "How much of it may wait", capacities, "queue")
 
@@ -104,6 +110,7 @@ class _Exposition(Collector):
             ("features", "Time to compute one micro-batch's features", m.features, None),
             ("test", "Time of one NPLM test", m.test, None),
             ("relabelling", "Time to confirm one alarm by relabelling", m.relabelling, None),
+            ("state_write", "Time of one write of the state to the disk", m.state, None),
             ("event_latency", "Production to embedding, once a message", of_messages, (LATENCY,)),
             ("stage", "What a message's time went into", of_messages, STAGES),
         ):

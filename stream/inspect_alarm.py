@@ -166,7 +166,12 @@ def _print(
     sys.stdout.write(describe_alarm(number, alarms[number - 1], contents))
     if learned is not None:
         sys.stdout.write(describe_density(learned, contents))
-        if learned.quantities is None:
+        if not contents.has_kinematics:
+            _LOG.warning(
+                "only the embeddings of these events came, from embedders: their pT, MET and "
+                "multiplicities are where `source`, `message` and `event` say"
+            )
+        elif learned.quantities is None:
             _LOG.warning(
                 "the reference keeps no pT, MET and multiplicities: they are left out of the "
                 "picture; calibrate-reference of this version keeps them"

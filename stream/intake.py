@@ -5,25 +5,23 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import zmq
-
 from engines.errors import MessageError
 from engines.types import FloatArray
 from stream.batch import MicroBatch
-from stream.endpoints import Socket
-from stream.message import Frame, Header, Reason, decode_header
+from stream.delivery.admission import Admission, Receiver
+from stream.message import Frame, Header, Reason
 from stream.metrics import Metrics
-from stream.payload import read_payload
-from stream.sequence import SequenceTracker
 from stream.sparse_log import SparseLog
 from stream.stages import Arrival
+from stream.wire import EventWire, Wire
 
 __all__ = ["Emit", "Intake"]
 
-#: Takes the events of a micro-batch, (n, 19, 3), their messages, and when it closed.
+#: Takes the events of a micro-batch, (n, *row), all its messages, those that hold none as well, and
+#: when it closed.
 Emit: TypeAlias = Callable[[FloatArray, Sequence[Arrival], float], None]
 
-_MAX_CLOCK_AHEAD_S, _MAX_CLOCK_BEHIND_S = 5.0, 86_400.0
+_MAX_CLOCK_AHEAD_S = 5.0
 _MAX_SOURCES = 500
 
 
@@ -32,24 +30,28 @@ class Intake:
 
     Args:
         batch: what is filled.
-        emit: called with each micro-batch that holds events.
+        emit: called with each micro-batch.
+        admission: says which messages count.
         metrics: what Prometheus sees.
         sparse_log: for trouble that may repeat.
         now_ns: the wall clock, unix ns.
+        wire: reads the messages; events if None.
     """
 
     def __init__(
         self,
         batch: MicroBatch,
         emit: Emit,
+        admission: Admission,
         metrics: Metrics,
         sparse_log: SparseLog,
         now_ns: Callable[[], int],
+        wire: Wire | None = None,
     ) -> None:
         """Start without a source."""
-        self._batch, self._emit = batch, emit
+        self._batch, self._emit, self._admission = batch, emit, admission
+        self._wire = wire or EventWire()
         self._metrics, self._sparse_log, self._now_ns = metrics, sparse_log, now_ns
-        self._sequences = SequenceTracker()
         self._open_sources: set[str] = set()
         self._any_ended = False
 
@@ -58,18 +60,18 @@ class Intake:
         """Whether a source has ended and none is open."""
         return self._any_ended and not self._open_sources
 
-    def gather(self, socket: Socket, max_delay_s: float, *, idle_ms: int = 0) -> bool:
+    def gather(self, receiver: Receiver, max_delay_s: float, *, idle_ms: int = 0) -> bool:
         """Take messages until the micro-batch is full or its deadline passes, and close it.
 
         Args:
-            socket: where they arrive.
+            receiver: where they come from.
             max_delay_s: how long the first may wait for others.
             idle_ms: how long to wait for the first.
 
         Returns:
             Whether there was a message at all.
         """
-        frames = _receive(socket, idle_ms)
+        frames = receiver.receive(idle_ms)
         if frames is None:
             return False
         closes_s = time.perf_counter() + max_delay_s
@@ -77,55 +79,52 @@ class Intake:
             self.take(frames)
             if self._batch.is_full or time.perf_counter() >= closes_s:
                 break
-            frames = self._next(socket, closes_s)
+            frames = _next(receiver, closes_s)
         self.close_batch()
         return True
-
-    def _next(self, socket: Socket, closes_s: float) -> list[Frame] | None:
-        """Wait for a message until the micro-batch closes; ZeroMQ waits whole milliseconds."""
-        frames = _receive(socket, int(1e3 * (closes_s - time.perf_counter())))
-        if frames is None and (left_s := closes_s - time.perf_counter()) > 0:
-            time.sleep(left_s)
-            frames = _receive(socket, 0)
-        return frames
 
     def take(self, frames: Sequence[Frame]) -> None:
         """Add a message to the micro-batch, or refuse it."""
         received_s, received_ns = time.perf_counter(), self._now_ns()
+        header = None
         try:
-            header = decode_header(frames)
+            header = self._wire.header(frames)
+            if not self._admission.admits(header):
+                return
             if not self._batch.fits(header.n):
                 self.close_batch()
                 received_s, received_ns = time.perf_counter(), self._now_ns()
-            read_payload(frames[1], header.dtype, self._batch.rows(header.n))
-            wire_s = _age_s(header, received_ns)
-            n_missing = self._sequences.check(header.source, header.seq)
+            self._wire.read(frames[1], header, self._batch.rows(header.n))
+            wire_s = _age_s(header, received_ns, self._admission.max_age_s)
+            n_missing, number = self._admission.accept(header, frames)
         except MessageError as exc:
             self.reject(exc)
+            self._admission.refuse(header, exc)
             return
         if n_missing:
             self._metrics.n_missing += n_missing
             text = f"{n_missing} messages of source {header.source!r} before {header.seq}"
             self._sparse_log.log("missing messages", text)
-        self._batch.add(Arrival(header, n_missing, wire_s, received_s, time.perf_counter()))
+        decoded_s = time.perf_counter()
+        self._batch.add(Arrival(header, n_missing, wire_s, received_s, decoded_s, number))
 
     def close_batch(self) -> None:
         """Emit the events of the micro-batch, and begin another."""
         closed_s = time.perf_counter()
         particles, messages = self._batch.take()
-        if len(particles):
-            self._emit(particles, [m for m in messages if m.header.n], closed_s)
         if messages:
+            self._emit(particles, messages, closed_s)
             self._metrics.observe_messages(messages, self._now_ns() / 1e9)
         for message in messages:
-            self._follow(message.header)
+            self.follow(message.header)
 
     def reject(self, exc: MessageError) -> None:
         """Count and log a refused message."""
         self._metrics.rejected[exc.reason] += 1
         self._sparse_log.log(f"message refused ({exc.reason})", str(exc))
 
-    def _follow(self, header: Header) -> None:
+    def follow(self, header: Header) -> None:
+        """Note that a source sends, or has ended."""
         if header.end:
             self._open_sources.discard(header.source)
             self._any_ended = True
@@ -135,29 +134,23 @@ class Intake:
             self._sparse_log.log("source started", header.source, logging.INFO)
 
 
-def _receive(socket: Socket, wait_ms: int) -> list[Frame] | None:
-    """Return the frames of the next message, its payload not copied; None if none comes in time."""
-    # Half the cost of a poll, whose price is paid for every message where they are few.
-    socket.setsockopt(zmq.RCVTIMEO, max(0, wait_ms))
-    try:
-        frame = socket.recv(copy=False, track=False)
-    except zmq.Again:
-        return None
-    frames: list[Frame] = [frame.buffer]
-    while frame.more:
-        frame = socket.recv(copy=False, track=False)
-        frames.append(frame.buffer)
+def _next(receiver: Receiver, closes_s: float) -> list[Frame] | None:
+    """Wait for a message until the micro-batch closes; ZeroMQ waits whole milliseconds."""
+    frames = receiver.receive(max(0, int(1e3 * (closes_s - time.perf_counter()))))
+    if frames is None and (left_s := closes_s - time.perf_counter()) > 0:
+        time.sleep(left_s)
+        frames = receiver.receive(0)
     return frames
 
 
-def _age_s(header: Header, now_ns: int) -> float:
+def _age_s(header: Header, now_ns: int, most_s: float) -> float:
     """Return the seconds since production.
 
     Raises:
         MessageError: if the time of production cannot be; it would misplace the windows' bounds.
     """
     age_s = (now_ns - header.t_ns) / 1e9
-    if not -_MAX_CLOCK_AHEAD_S <= age_s <= _MAX_CLOCK_BEHIND_S:
+    if not -_MAX_CLOCK_AHEAD_S <= age_s <= most_s:
         msg = (
             f"t_ns of source {header.source!r} must be the time of production, at most a day "
             f"ago; it is {-age_s:+.0f} s from now; set its clock right"

@@ -12,6 +12,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
@@ -22,9 +23,10 @@ from engines.events import N_FEATURES, N_OBJECTS
 from engines.types import AnyArray, FloatArray
 
 __all__ = [
+    "DEFAULT_MAX_EVENTS",
     "DTYPES",
+    "EVENT_ROW",
     "MAX_EVENTS_PER_MESSAGE",
-    "MAX_FRAME_BYTES",
     "REASONS",
     "WIRE_VERSION",
     "Frame",
@@ -34,14 +36,17 @@ __all__ = [
     "decode_header",
     "decode_message",
     "encode_message",
+    "frame_limit",
 ]
 
 WIRE_VERSION = 1
+#: Shape of one event.
+EVENT_ROW = (N_OBJECTS, N_FEATURES)
 _ITEM_BYTES = {"<f4": 4, "<f2": 2}
 DTYPES = tuple(_ITEM_BYTES)
 MAX_EVENTS_PER_MESSAGE = 65_536
-#: Largest payload; a longer frame is no message of this version.
-MAX_FRAME_BYTES = MAX_EVENTS_PER_MESSAGE * N_OBJECTS * N_FEATURES * 4
+#: What a consumer takes unless told otherwise, 3.7 MB: what may queue is so many times the peers'.
+DEFAULT_MAX_EVENTS = 16_384
 _MAX_HEADER_BYTES = 4096
 _MAX_SOURCE_LENGTH = 256
 _HEADER_TYPES = {"source": str, "seq": int, "n": int, "dtype": str, "shape": list, "t_ns": int}
@@ -73,8 +78,10 @@ class Reason(StrEnum):
     PAYLOAD_SIZE = "payload-size"
     NON_FINITE = "non-finite"
     NEGATIVE_PT = "negative-pt"
+    ENGINE = "engine"
     REPEATED = "repeated"
     LEAP = "leap"
+    TOO_MANY_SOURCES = "too-many-sources"
     CLOCK = "clock"
     EMBEDDING = "embedding"
 
@@ -93,6 +100,7 @@ class Header(NamedTuple):
         dtype: of the payload, one of `DTYPES`.
         t_ns: when it was produced, unix nanoseconds.
         end: whether the source is done.
+        engine: fingerprint of what embedded the events; empty for events themselves.
     """
 
     source: str
@@ -101,6 +109,7 @@ class Header(NamedTuple):
     dtype: str
     t_ns: int
     end: bool
+    engine: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,11 +192,12 @@ def decode_message(frames: Sequence[Frame]) -> Message:
     return Message(header, particles)
 
 
-def decode_header(frames: Sequence[Frame]) -> Header:
+def decode_header(frames: Sequence[Frame], row: tuple[int, ...] = EVENT_ROW) -> Header:
     """Return what the header says, once the payload is known to have the size that it promises.
 
     Args:
         frames: header and payload.
+        row: shape of what the payload holds of each event.
 
     Raises:
         MessageError: if a rule of the wire is broken; the payload's values are not looked at.
@@ -196,16 +206,20 @@ def decode_header(frames: Sequence[Frame]) -> Header:
         msg = f"a message must have 2 frames, header and payload; got {len(frames)}"
         raise MessageError(Reason.FRAMES, msg)
     header = _unpack(frames[0])
-    _check_header(header)
+    _check_header(header, row)
     n, dtype = header["n"], header["dtype"]
-    wanted = n * N_OBJECTS * N_FEATURES * _ITEM_BYTES[dtype]
+    wanted = n * prod(row) * _ITEM_BYTES[dtype]
     got = memoryview(frames[1]).nbytes
     if got != wanted:
         msg = f"the payload of {n} events as {dtype} must have {wanted} bytes; got {got}"
         raise MessageError(Reason.PAYLOAD_SIZE, msg)
-    return Header(
-        header["source"], header["seq"], n, dtype, header["t_ns"], header.get("end", False)
-    )
+    source, seq, t_ns = header["source"], header["seq"], header["t_ns"]
+    return Header(source, seq, n, dtype, t_ns, header.get("end", False), header.get("engine", ""))
+
+
+def frame_limit(n_events: int) -> int:
+    """Return the bytes of the largest frame of a message of so many events."""
+    return max(_MAX_HEADER_BYTES, n_events * N_OBJECTS * N_FEATURES * 4)
 
 
 def _unpack(frame: Frame) -> dict[Any, Any]:
@@ -224,7 +238,7 @@ def _unpack(frame: Frame) -> dict[Any, Any]:
     return header
 
 
-def _check_header(header: Mapping[Any, Any]) -> None:
+def _check_header(header: Mapping[Any, Any], row: tuple[int, ...] = EVENT_ROW) -> None:
     if "v" not in header:
         msg = "a header must hold the key 'v'; it is missing"
         raise MessageError(Reason.MISSING_KEY, msg)
@@ -241,8 +255,11 @@ def _check_header(header: Mapping[Any, Any]) -> None:
     if type(header.get("end", False)) is not bool:
         msg = f"'end' must be true or false; got {reprlib.repr(header['end'])}"
         raise MessageError(Reason.WRONG_TYPE, msg)
+    if type(header.get("engine", "")) is not str:
+        msg = f"'engine' must be a fingerprint; got {reprlib.repr(header['engine'])}"
+        raise MessageError(Reason.WRONG_TYPE, msg)
     _check_ranges(header)
-    _check_size(header)
+    _check_size(header, row)
 
 
 def _check_ranges(header: Mapping[str, Any]) -> None:
@@ -257,7 +274,7 @@ def _check_ranges(header: Mapping[str, Any]) -> None:
             raise MessageError(Reason.OUT_OF_RANGE, msg)
 
 
-def _check_size(header: Mapping[str, Any]) -> None:
+def _check_size(header: Mapping[str, Any], row: tuple[int, ...]) -> None:
     n, shape = header["n"], header["shape"]
     if header["dtype"] not in DTYPES:
         msg = f"'dtype' must be one of {', '.join(DTYPES)}; got {reprlib.repr(header['dtype'])}"
@@ -266,8 +283,8 @@ def _check_size(header: Mapping[str, Any]) -> None:
         msg = f"a message must hold at most {MAX_EVENTS_PER_MESSAGE} events; got {n}; send several"
         raise MessageError(Reason.TOO_MANY_EVENTS, msg)
     whole = all(type(size) is int for size in shape)
-    if n < 0 or not whole or shape != [n, N_OBJECTS, N_FEATURES]:
-        wanted = f"[n, {N_OBJECTS}, {N_FEATURES}]"
+    if n < 0 or not whole or shape != [n, *row]:
+        wanted = f"[n, {', '.join(map(str, row))}]"
         msg = f"'shape' must be {wanted} with n of the header, {n}; got {reprlib.repr(shape)}"
         raise MessageError(Reason.SHAPE, msg)
     if n == 0 and not header.get("end", False):

@@ -85,6 +85,10 @@ class Metrics:
         reference_created_s: unix time of the calibration.
         far_hz: the operator's false-alarm rate.
         gpu_memory: returns used and total bytes, where there is a GPU.
+        state: durations of writes of the state, where there is one.
+        n_state_failures: writes of it that failed and were tried again.
+        n_duplicates: messages that came again and were not counted again.
+        n_recovered: events that a restart took up from the state.
     """
 
     def __init__(self, stages: Stages | None = None) -> None:
@@ -103,7 +107,7 @@ class Metrics:
         self.p_relabelled = 1.0
         self.records = Counter(dict.fromkeys(("kept", "failed"), 0))
         self.notifications = Counter(dict.fromkeys(("delivered", "failed", "dropped"), 0))
-        self.queues = {name: Queue() for name in ("tests", "features", "notifications")}
+        self.queues = {name: Queue() for name in ("tests", "features", "notifications", "state")}
         self.n_open: Callable[[], int] = lambda: 0
         self.n_expected = 0.0
         self.fallback = False
@@ -111,6 +115,8 @@ class Metrics:
         self.reference: dict[str, str] = {}
         self.reference_created_s = self.far_hz = 0.0
         self.gpu_memory: Callable[[], tuple[int, int]] | None = None
+        self.state = Durations(["state"])
+        self.n_state_failures = self.n_duplicates = self.n_recovered = 0
 
     @property
     def n_rejected(self) -> int:

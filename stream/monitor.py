@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeAlias, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -84,6 +84,27 @@ class Monitor:
     def spacing(self) -> Spacing:
         """The time that windows of scale 1 are charged for."""
         return self._accounts[1].spacing
+
+    def state(self) -> dict[str, Any]:
+        """Return the run's accounts, which JSON can hold: all that later decisions depend on."""
+        accounts = {str(scale): account.state() for scale, account in self._accounts.items()}
+        return {"accounts": accounts, "nested": self._nested.state()}
+
+    def restore(self, state: Mapping[str, Any], away_s: float = 0.0) -> None:
+        """Go on from the accounts of a run with the same reference and rules.
+
+        Args:
+            state: from `state`.
+            away_s: seconds that have passed since then.
+        """
+        for scale, account in self._accounts.items():
+            account.restore(state["accounts"][str(scale)], away_s)
+        self._nested.restore(state["nested"])
+
+    @property
+    def n_expected(self) -> float:
+        """Events expected in a window."""
+        return self._artifact.facts.window.n_expected
 
     @property
     def by_time(self) -> bool:

@@ -7,9 +7,11 @@ with the next window. Of overlapping windows one in a window's length enters: th
 nothing with the last that entered.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
 
 from engines.errors import ParameterError
 from engines.types import Float64Array
@@ -52,6 +54,16 @@ class MergedWindow:
         """Return one window as the start of a merged one."""
         start_ns, end_ns = window.t_start_ns, window.t_end_ns
         return cls(index, 1, start_ns, end_ns, len(window), sums, window.spans, window.n_missing)
+
+    def state(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        return {**asdict(self), "sums": self.sums.tolist()}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "MergedWindow":
+        """Return what a state was made of."""
+        spans = tuple(Span(**span) for span in state["spans"])
+        return cls(**{**state, "sums": np.array(state["sums"], dtype=np.float64), "spans": spans})
 
     def __add__(self, later: "MergedWindow") -> "MergedWindow":
         """Return both as one."""
@@ -101,6 +113,21 @@ class NestedWindows:
     def n_broken(self) -> dict[int, int]:
         """Runs of each scale that were broken before they were complete."""
         return {scale: run.n_broken for scale, run in self._runs.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return what the merged windows to come depend on, which JSON can hold."""
+        runs = {
+            str(scale): [run.n_merged, run.n_broken, run.part and run.part.state()]
+            for scale, run in self._runs.items()
+        }
+        return {"next": self._next, "runs": runs}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the same scales."""
+        self._next = state["next"]
+        for scale, run in self._runs.items():
+            run.n_merged, run.n_broken, part = state["runs"][str(scale)]
+            run.part = MergedWindow.restored(part) if part else None
 
     def wants(self, window: ClosedWindow) -> bool:
         """Whether a window shares nothing with the last that entered."""

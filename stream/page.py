@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from engines.errors import EndpointError, ParameterError
 from stream.bounded_server import BoundedServer
 from stream.page_data import unseen
+from stream.security.http_access import Password
 
 __all__ = ["Page", "parse_address"]
 
@@ -37,6 +39,9 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _METHODS = ("GET", "HEAD")
+#: Probes ask these, and learn no more than that the consumer runs.
+_OPEN_PATHS = ("/healthz", "/readyz")
+_CHALLENGE = 'Basic realm="nplm-stream", charset="UTF-8"'
 
 
 class Page:
@@ -73,15 +78,29 @@ class Page:
                 self._taken = (source, now, source())
             return self._taken[2]
 
-    def serve(self, host: str, port: int) -> ThreadingHTTPServer:
+    def serve(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        password: Password | None = None,
+    ) -> ThreadingHTTPServer:
         """Serve on a daemon thread; `shutdown` and `server_close` end it.
+
+        Args:
+            host: the address to bind.
+            port: likewise; 0 for any that is free.
+            tls: serves HTTPS; None for HTTP.
+            password: needed for all but /healthz and /readyz; None for none.
 
         Raises:
             EndpointError: if the port is taken or forbidden.
         """
-        handler = type("Handler", (_Handler,), {"page": self})
+        handler = type("Handler", (_Handler,), {"page": self, "password": password})
         try:
             server = BoundedServer((host, port), handler)
+            server.tls = tls
         except (OSError, OverflowError) as exc:
             taken = getattr(exc, "errno", None) == errno.EADDRINUSE
             reason = "another process holds it" if taken else str(exc)
@@ -121,6 +140,7 @@ def _html() -> tuple[bytes, str]:
 
 class _Handler(BaseHTTPRequestHandler):
     page: ClassVar[Page]
+    password: ClassVar[Password | None]
     server_version = "nplm-stream"
     sys_version = ""
     timeout = 5
@@ -128,6 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
+        if self.password is not None and path not in _OPEN_PATHS:
+            verdict = self.password.check(self.headers.get("Authorization", ""))
+            if not verdict:
+                self._refuse(guessing=verdict is None)
+                return
         if path == "/":
             body, self.policy = _html()
             self._send(HTTPStatus.OK, body, "text/html; charset=utf-8")
@@ -165,12 +190,20 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.OK, json.dumps(data, allow_nan=False).encode(), "application/json"
             )
 
+    def _refuse(self, *, guessing: bool) -> None:
+        if guessing:
+            self._send(HTTPStatus.TOO_MANY_REQUESTS, b"too many passwords; come again\n")
+        else:
+            self._send(HTTPStatus.UNAUTHORIZED, b"this port needs a user and a password\n")
+
     def _send(self, status: HTTPStatus, body: bytes, kind: str = "text/plain") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", ", ".join(_METHODS))
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", _CHALLENGE)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

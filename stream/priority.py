@@ -1,5 +1,6 @@
 """Who goes first when there are fewer cores than threads that want one: the stream."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -18,9 +19,13 @@ _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 
 
 def step_back() -> None:
-    """Let the system prefer other threads to this one, and to those that it starts; Linux only."""
+    """Let the system prefer other threads to this one, and to those that it starts; Linux only.
+
+    A system that does not allow it is left as it is.
+    """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def let_stream_pass() -> None:

@@ -4,8 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import os
-import platform
 import signal
 import sys
 import time
@@ -23,17 +21,17 @@ from engines.errors import ArtifactError, EventError, ParameterError
 from engines.event_files import EventFile
 from engines.events import EventRange
 from engines.progress import Progress
-from stream.endpoints import SENDER_PATTERNS, Context, open_sender
-from stream.message import MAX_EVENTS_PER_MESSAGE
+from stream.delivery.producer import ReliableProducer, unique_name
+from stream.message import DEFAULT_MAX_EVENTS, MAX_EVENTS_PER_MESSAGE
 from stream.replay import Batch, EventFeed, Injection, Pacer, replay
-from stream.sender import Sender
+from stream.security.options import add_curve_options
+from stream.security.producer import ProducerSecurity
+from stream.sender import ReliableSender, Sender, SendsEvents
 
 __all__ = ["main"]
 
 _LOGGER = logging.getLogger(__name__)
 _TICK_S = 0.1
-_SUBSCRIBER_WAIT_S = 2.0
-_DRAIN_MS = 60_000
 _NOTICE_EVERY_S = 10.0
 _BLOCK_EVENTS = 8192
 _DEFAULT_FRACTION = 0.01
@@ -51,6 +49,10 @@ writes which events were signal, one JSON line a message: {"source", "seq", "n",
   pub   binds, waits up to two seconds for a first subscriber, then sends whether or not anybody
         listens: whoever subscribes late or is slow misses messages.
 
+With --reliable each message is kept until the consumer, started with --reliable too, has it on its
+disk. Killed and started again with the same --source, the producer goes on where the consumer is:
+each event counts once. --spool keeps what is not acknowledged on this disk as well.
+
 A run's source name is its own unless --source sets it: a consumer refuses a name that starts over.
 SIGTERM and Ctrl-C end the stream in order: end marker, summary, exit code 0."""
 
@@ -66,7 +68,9 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     add("file", type=EventRange.parse, metavar="EVENTS.h5[@START:STOP]", help="what to replay")
     add("--endpoint", default="tcp://127.0.0.1:5555", help="tcp://HOST:PORT or ipc:///PATH")
-    add("--pattern", default="push", choices=SENDER_PATTERNS, help="push to one, pub to any")
+    add("--pattern", default="push", choices=("push", "pub"), help="push to one, pub to any")
+    add("--reliable", action="store_true", help="keep each message until it is acknowledged")
+    add("--spool", type=Path, metavar="DIR", help="with --reliable: keep them on this disk too")
     add("--rate", type=_rate, default=20_000.0, help="events/s; 0 is as fast as it goes")
     add("--batch", type=_batch, default=256, help="events a message")
     add("--events", type=positive_int, metavar="N", help="end after N events, signal included")
@@ -84,6 +88,7 @@ def _parser() -> CommandParser:
     )
     mix.add_argument("--seed", type=_count, default=0, help="of the signal's positions")
     mix.add_argument("--log", type=Path, metavar="TRUTH.jsonl", help="write which are signal")
+    add_curve_options(parser)
     return parser
 
 
@@ -187,6 +192,7 @@ def _produce(options: argparse.Namespace) -> None:
     if options.inject is None and options.fraction is not None:
         msg = "--fraction must come with --inject; got it alone; name the signal's file"
         raise ParameterError(msg)
+    _check_delivery(options)
     with contextlib.ExitStack() as stack:
         n_background, background = _open_feed(stack, options.file, loop=options.loop)
         injection = None
@@ -197,26 +203,73 @@ def _produce(options: argparse.Namespace) -> None:
             injection = Injection(feed, fraction, options.after, rng)
         log = stack.enter_context(contextlib.closing(_TruthLog(options.log)))
         shown = stack.enter_context(contextlib.closing(_Shown(options, n_background)))
-        context: Context = stack.enter_context(zmq.Context())
-        socket = stack.enter_context(open_sender(context, options.endpoint, options.pattern))
+        context = stack.enter_context(zmq.Context())
+        security = stack.enter_context(contextlib.closing(ProducerSecurity(options, context)))
         stop = _Stop()
-        default_source = f"{platform.node()}-{os.getpid()}-{time.time_ns()}"
-        sender = Sender(
-            socket,
-            options.endpoint,
-            options.source or default_source,
-            dtype=f"<{options.dtype}",
-            timeout_s=options.timeout,
-            stopped=lambda: stop.requested,
-        )
+        open_ = _open_reliable if options.reliable else _open_plain
+        sender = open_(stack, security, options, stop)
         batches = replay(background, options.batch, injection=injection, limit=options.events)
         with stop.installed():
-            _stream(batches, sender, log, shown, options)
-            if options.end:
+            n_messages = _stream(batches, sender, log, shown, options)
+            if options.end and sender.following <= n_messages:
                 sender.send_end()
-        if not stop.requested:
-            # What a slower consumer has yet to take; Ctrl-C cuts it short.
-            socket.setsockopt(zmq.LINGER, _DRAIN_MS)
+            sender.finish()
+
+
+def _check_delivery(options: argparse.Namespace) -> None:
+    if options.batch > DEFAULT_MAX_EVENTS:
+        text = "a consumer disconnects who sends more than %d events a message; start it with %s"
+        _LOGGER.warning(text, DEFAULT_MAX_EVENTS, f"--max-message-events {options.batch}")
+    if options.spool is not None and not options.reliable:
+        msg = "--spool must come with --reliable; got it alone; add --reliable on both sides"
+        raise ParameterError(msg)
+    if options.reliable and options.pattern == "pub":
+        msg = "--reliable cannot be with --pattern pub, which nobody acknowledges; drop one"
+        raise ParameterError(msg)
+
+
+def _asked_to_stop(security: ProducerSecurity, stop: _Stop) -> Callable[[], bool]:
+    """Return what is asked while waiting; it raises where waiting would be for ever."""
+
+    def stopped() -> bool:
+        security.check()
+        return stop.requested
+
+    return stopped
+
+
+def _open_plain(
+    stack: contextlib.ExitStack,
+    security: ProducerSecurity,
+    options: argparse.Namespace,
+    stop: _Stop,
+) -> SendsEvents:
+    socket = stack.enter_context(security.open_sender(options.endpoint, options.pattern))
+    return Sender(
+        socket,
+        options.endpoint,
+        options.source or unique_name(),
+        dtype=f"<{options.dtype}",
+        timeout_s=options.timeout,
+        stopped=_asked_to_stop(security, stop),
+    )
+
+
+def _open_reliable(
+    stack: contextlib.ExitStack,
+    security: ProducerSecurity,
+    options: argparse.Namespace,
+    stop: _Stop,
+) -> SendsEvents:
+    producer = ReliableProducer(
+        lambda: security.open_sender(options.endpoint, "dealer"),
+        options.source or "",
+        spool=options.spool,
+        dtype=f"<{options.dtype}",
+        stopped=_asked_to_stop(security, stop),
+    )
+    stack.callback(producer.close)
+    return ReliableSender(producer, options.timeout)
 
 
 def _open_feed(
@@ -259,17 +312,19 @@ class _Shown:
 
 def _stream(
     batches: Iterable[Batch],
-    sender: Sender,
+    sender: SendsEvents,
     log: _TruthLog,
     shown: _Shown,
     options: argparse.Namespace,
-) -> None:
-    totals = _Totals()
-    if options.pattern == "pub":
-        sender.wait_for_subscriber(_SUBSCRIBER_WAIT_S)
-    sender.wait()
+) -> int:
+    """Send the batches that were not sent by an earlier life; return how many there are."""
+    totals, place = _Totals(), -1
+    n_done = sender.begin()
     pacer = Pacer(options.rate, time.monotonic)
-    for batch in batches:
+    for place, batch in enumerate(batches):
+        if place < n_done:
+            log.write(sender.source, place, batch)
+            continue
         _sleep(pacer, totals.events, sender.stopped)
         seq = sender.send(batch.particles)
         if seq is None:
@@ -284,6 +339,7 @@ def _stream(
         f"in {seconds:.2f} s ({totals.events / max(seconds, 1e-9):.0f} events/s) "
         f"as source {sender.source}\n"
     )
+    return place + 1
 
 
 def _sleep(pacer: Pacer, n_events: int, stopped: Callable[[], bool]) -> None:

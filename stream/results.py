@@ -1,9 +1,13 @@
 """Where results go: a JSONL file, a ZeroMQ PUB socket, a table on the terminal."""
 
+import contextlib
 import json
+import logging
 import os
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from engines.errors import ArtifactError
 from stream.window_result import WindowResult
@@ -11,9 +15,16 @@ from stream.window_result import WindowResult
 if TYPE_CHECKING:
     from stream.endpoints import Socket
 
-__all__ = ["JsonLines", "Publisher", "Sink", "Table", "duration"]
+__all__ = ["JsonLines", "Publisher", "Sink", "Table", "duration", "json_line"]
 
+_LOG = logging.getLogger(__name__)
+_MOST_UNWRITTEN = _LONGEST_LINE = 1 << 20
 _UNITS = (("y", 365 * 86_400.0), ("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0))
+
+
+def json_line(result: WindowResult) -> str:
+    """Return a result as a line of JSON."""
+    return json.dumps(result.record(), allow_nan=False) + "\n"
 
 
 class Sink(Protocol):
@@ -29,6 +40,9 @@ class Sink(Protocol):
 class JsonLines:
     """Appends one JSON object a line; a line is on disk before the next window is tested.
 
+    A line is there whole or not at all. What a full disk refuses is written before the next line,
+    as long as it is less than a megabyte; what a kill has torn is cut off when the file is opened.
+
     Args:
         path: the file; made if missing, appended to otherwise.
 
@@ -38,21 +52,102 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         """Open the file."""
+        self._path = path
+        self._unwritten = b""
         try:
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab", buffering=0)
+            self._mend()
         except OSError as exc:
             msg = f"cannot write results to {path} ({exc}); choose a folder that exists"
             raise ArtifactError(msg) from exc
 
+    def plan(self, results: Sequence[WindowResult]) -> dict[str, object]:
+        """Return what `complete` needs to write these results whatever happens meanwhile."""
+        lines = self._unwritten.decode() + "".join(map(json_line, results))
+        return {"path": str(self._path.resolve()), "start": self._size(), "lines": lines}
+
+    def complete(self, plan: Mapping[str, Any], *, clean: bool = False) -> None:
+        """Make sure that planned lines stand in the file once and whole, after a kill.
+
+        Args:
+            plan: of the last lines.
+            clean: whether the process that wrote them ended in order: a file that has become
+                shorter since was moved away with them.
+
+        Raises:
+            ArtifactError: if they cannot be written.
+        """
+        try:
+            if not (clean and self._size() < plan["start"]):
+                self._complete(plan)
+        except OSError as exc:
+            msg = f"cannot write results to {self._path} ({exc}); make room there and start again"
+            raise ArtifactError(msg) from exc
+
+    def _complete(self, plan: Mapping[str, Any]) -> None:
+        if plan["path"] != str(self._path.resolve()) or not self._is_regular():
+            return
+        wanted = plan["lines"].encode()
+        with self._path.open("rb") as file:
+            file.seek(plan["start"])
+            there = file.read(len(wanted))
+        if wanted.startswith(there):
+            self._append(wanted[len(there) :])
+        else:
+            _LOG.warning("%s was changed since the last run wrote to it", self._path)
+            self._append(wanted)
+
     def write(self, result: WindowResult) -> None:
-        """Append a line and force it to disk."""
-        self._file.write(json.dumps(result.record(), allow_nan=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Append a line and force it to disk.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self._append(json_line(result).encode())
 
     def close(self) -> None:
         """Close the file."""
+        if self._unwritten:
+            with contextlib.suppress(OSError):
+                self._append(b"")
         self._file.close()
+
+    def _append(self, lines: bytes) -> None:
+        lines = self._unwritten + lines
+        size = self._size()
+        try:
+            left = memoryview(lines)
+            while left:
+                left = left[self._file.write(left) or 0 :]
+            if self._is_regular():  # a pipe has no disk
+                os.fsync(self._file.fileno())
+        except OSError:
+            self._unwritten = lines if len(lines) <= _MOST_UNWRITTEN else b""
+            if self._is_regular():
+                os.ftruncate(self._file.fileno(), size)
+            raise
+        self._unwritten = b""
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    def _is_regular(self) -> bool:
+        return stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+
+    def _mend(self) -> None:
+        """Cut off a line that a kill has torn."""
+        if not self._is_regular():
+            return
+        size = self._size()
+        with self._path.open("rb") as file:
+            file.seek(max(0, size - _LONGEST_LINE))
+            tail = file.read()
+        torn = tail[tail.rfind(b"\n") + 1 :]
+        if torn.startswith(b"{"):
+            _LOG.warning("%s ends in a torn line, as after a kill; it is cut off", self._path)
+            os.ftruncate(self._file.fileno(), size - len(torn))
+        elif torn:
+            self._append(b"\n")
 
 
 class Publisher:

@@ -4,13 +4,22 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
+from engines.errors import ArtifactError
 from stream.priority import step_back
 from stream.window import ClosedWindow
 
-__all__ = ["TestRunner"]
+__all__ = ["GivenUp", "TestRunner"]
 
 _LOG = logging.getLogger(__name__)
+
+
+class GivenUp(NamedTuple):
+    """What was given up so far, of windows before the one at hand."""
+
+    n_windows: int = 0
+    n_events: int = 0
 
 
 class TestRunner:
@@ -20,7 +29,7 @@ class TestRunner:
     the newest, and counted.
 
     Args:
-        examine: what to do with a window.
+        examine: what to do with a window, told what was given up before it.
         skipped: called with each window that is given up.
         size: how many windows may wait.
     """
@@ -29,7 +38,7 @@ class TestRunner:
 
     def __init__(
         self,
-        examine: Callable[[ClosedWindow], None],
+        examine: Callable[[ClosedWindow, GivenUp], None],
         skipped: Callable[[ClosedWindow], None],
         size: int = 4,
     ) -> None:
@@ -37,6 +46,7 @@ class TestRunner:
         self._examine, self._skipped, self._size = examine, skipped, size
         self._waiting: deque[ClosedWindow] = deque()
         self._changed = threading.Condition()
+        self._given_up = GivenUp()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="nplm-test", daemon=True)
         self._thread.start()
@@ -50,9 +60,17 @@ class TestRunner:
         """Queue a window; never blocks."""
         with self._changed:
             if len(self._waiting) >= self._size:
-                self._skipped(self._waiting.popleft())
+                oldest = self._waiting.popleft()
+                n_windows, n_events = self._given_up
+                self._given_up = GivenUp(n_windows + 1, n_events + len(oldest))
+                self._skipped(oldest)
             self._waiting.append(window)
             self._changed.notify()
+
+    def wait_for_room(self) -> None:
+        """Wait until a window can be queued without giving up another."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < self._size)
 
     def close(self) -> None:
         """Finish the windows that wait, then end the thread."""
@@ -68,8 +86,11 @@ class TestRunner:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                window = self._waiting.popleft()
+                window, given_up = self._waiting.popleft(), self._given_up
+                self._changed.notify_all()
             try:
-                self._examine(window)
+                self._examine(window, given_up)
+            except ArtifactError as exc:
+                _LOG.warning("window %d is left to the next start: %s", window.index, exc)
             except Exception:  # noqa: BLE001 - one window's fault must not end the stream
                 _LOG.exception("the test of window %d failed", window.index)

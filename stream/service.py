@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -13,21 +14,26 @@ from engines.reference_file import ReferenceFacts
 from engines.types import FloatArray
 from stream.batch import MicroBatch
 from stream.block import Block
-from stream.endpoints import Socket
+from stream.delivery.admission import Admission, Receiver
+from stream.delivery.plain import PlainAdmission
 from stream.features import Featuriser, PendingFeatures
 from stream.intake import Intake
 from stream.memory import EventMemory
-from stream.message import Frame, Header, Reason
+from stream.message import EVENT_ROW, Frame, Header, Reason
 from stream.metrics import Metrics, Queue
 from stream.monitor import Monitor
-from stream.runner import TestRunner
+from stream.runner import GivenUp, TestRunner
+from stream.sequence import SequenceTracker
 from stream.snapshot import Recent
 from stream.sparse_log import SparseLog
 from stream.stages import Arrival
+from stream.state.replay import replayed
+from stream.state.run import RunState
 from stream.tester import Outputs, Tester
 from stream.window import ClosedWindow, NoWindows, Windows
+from stream.wire import NO_KINEMATICS, EventWire, Wire
 
-__all__ = ["DEFAULT_LIMITS", "Consumer", "Limits"]
+__all__ = ["DEFAULT_LIMITS", "NOTHING_KEPT", "Consumer", "Keeping", "Limits"]
 
 _LOG = logging.getLogger(__name__)
 _IDLE_MS = 100
@@ -58,6 +64,24 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """What outlives the process.
+
+    Attributes:
+        state: what is kept for a restart; None keeps nothing.
+        admission: which messages count; those that continue their sequence if None.
+        wire: what messages hold; events if None.
+    """
+
+    state: RunState | None = None
+    admission: Admission | None = None
+    wire: Wire | None = None
+
+
+NOTHING_KEPT = Keeping()
+
+
 class Consumer:
     """Takes messages from a socket until told to stop.
 
@@ -67,8 +91,8 @@ class Consumer:
         windows: cuts the stream.
         outputs: where results go.
         metrics: what Prometheus sees.
-        n_expected: events expected in a window, for the fill.
         limits: how much is taken on at once.
+        keeping: what outlives the process.
         now_ns: the wall clock, unix ns.
 
     Attributes:
@@ -84,46 +108,75 @@ class Consumer:
         outputs: Outputs,
         metrics: Metrics,
         *,
-        n_expected: float,
         limits: Limits = DEFAULT_LIMITS,
+        keeping: Keeping = NOTHING_KEPT,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Start the threads of the features and of the test."""
         self._engine, self._metrics = engine, metrics
         self._windows = windows if limits.tests else NoWindows()
-        self._limits = limits
+        self._limits, self._state = limits, keeping.state
         self._by_time = monitor.by_time
-        self._largest_message = max(1.0, _LARGEST_MESSAGE * n_expected**0.5)
+        self._largest_message = max(1.0, _LARGEST_MESSAGE * monitor.n_expected**0.5)
         self._n_unembedded = self._n_empty = 0
         self._confirms = True
         self._sparse_log = SparseLog()
         memory = EventMemory(engine.input_buffer, _SLAB_BATCHES * limits.max_batch)
         batch = MicroBatch(memory, limits.max_batch)
-        self.intake = Intake(batch, self._process, metrics, self._sparse_log, now_ns)
-        self.tester = Tester(monitor, outputs, metrics, self._sparse_log)
+        state = keeping.state
+        admission = keeping.admission or PlainAdmission(SequenceTracker(), state)
+        self._wire = keeping.wire or EventWire()
+        self.intake = Intake(
+            batch, self._process, admission, metrics, self._sparse_log, now_ns, self._wire
+        )
+        self.tester = Tester(monitor, outputs, metrics, self._sparse_log, state)
         self._featuriser = Featuriser(monitor.features, lambda s: metrics.features.add([s]))
         self._featurise = self._featuriser.submit if limits.tests else PendingFeatures.of
         self._runner = TestRunner(self._examine, self._skip, limits.max_waiting)
-        metrics.n_expected = n_expected
+        metrics.n_expected = monitor.n_expected
         metrics.n_open = lambda: self._windows.n_open
         metrics.queues["tests"] = Queue(lambda: self._runner.n_waiting, limits.max_waiting)
+        if state is not None:
+            metrics.queues["state"] = Queue(lambda: state.n_bytes, state.max_bytes)
         metrics.queues["features"] = Queue(lambda: self._featuriser.n_waiting)
         self._recent = Recent(metrics)
 
     def run(
-        self, socket: Socket, stopped: Callable[[], bool], *, exit_on_end: bool = False
+        self, receiver: Receiver, stopped: Callable[[], bool], *, exit_on_end: bool = False
     ) -> None:
         """Consume until `stopped`, or with `exit_on_end` until each source has sent its end.
 
-        What the socket has received by then is still processed and every closed window tested;
-        once stopped, alarms are no longer confirmed, so that the end comes soon.
+        What has been received by then is still processed and every closed window tested; once
+        stopped, alarms are no longer confirmed, so that the end comes soon.
         """
         while not stopped() and not (exit_on_end and self.intake.all_ended):
-            self.intake.gather(socket, self._limits.max_delay_s, idle_ms=_IDLE_MS)
+            self.intake.gather(receiver, self._limits.max_delay_s, idle_ms=_IDLE_MS)
         self._confirms = not stopped()
         deadline = time.monotonic() + _DRAIN_S
-        while time.monotonic() < deadline and self.intake.gather(socket, 0.0):
+        while time.monotonic() < deadline and self.intake.gather(receiver, 0.0):
             pass
+
+    def recover(self) -> None:
+        """Take up the run that the state holds: the open window, and those not decided yet."""
+        if self._state is None:
+            return
+        before, after = self._state.take_stored()
+        for one in (*before, *after):
+            self.intake.follow(self._wire.header((one.header, one.payload)))
+        embed = partial(replayed, wire=self._wire, engine=self._engine, featurise=self._featurise)
+        whole = {block.number: block for block in embed(before, max_batch=self._limits.max_batch)}
+        if self._state.point.windows:
+            self._windows.restore(self._state.point.windows, lambda part: whole[part[0]].part(part))
+        self._metrics.n_recovered += self._windows.n_open
+        for block in self._again(embed(after, max_batch=self._limits.max_batch)):
+            self._metrics.n_recovered += len(block)
+            for window in self._place(block):
+                self._runner.wait_for_room()
+                self._runner.submit(window)
+
+    def _again(self, blocks: Generator[Block, None, int]) -> Iterator[Block]:
+        """Yield blocks; what went missing after the last is charged to the next to come."""
+        self._n_unembedded = yield from blocks
 
     def take(self, received: Iterable[Sequence[Frame]]) -> None:
         """Process messages, given by their frames, as one micro-batch if they fit in one."""
@@ -131,11 +184,27 @@ class Consumer:
             self.intake.take(frames)
         self.intake.close_batch()
 
-    def close(self) -> None:
-        """Test the windows that wait, then close the outputs."""
+    def close(self, *, clean: bool = True) -> None:
+        """Test the windows that wait, close the state, then the outputs.
+
+        Args:
+            clean: whether the end is in order, and the state is to say so.
+
+        Raises:
+            ArtifactError: if the state could not be written.
+        """
         self._runner.close()
         self._featuriser.close()
-        self.tester.close()
+        try:
+            if self._state is not None:
+                self._state.close(clean=clean)
+        finally:
+            self.tester.close()
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the run goes on after a restart."""
+        return self._state is not None
 
     @property
     def n_unclosed(self) -> int:
@@ -143,7 +212,10 @@ class Consumer:
         return self._windows.n_unclosed
 
     def _process(self, particles: FloatArray, messages: Sequence[Arrival], closed_s: float) -> None:
-        """Embed a micro-batch, (n, 19, 3), and place its events in windows."""
+        """Embed a micro-batch, (n, *row), and place its events in windows."""
+        messages = [message for message in messages if message.header.n]
+        if not messages:
+            return
         embeddings = np.empty((len(particles), self._engine.dim), dtype=np.float32)
         try:
             with self._metrics.stages.engine_cpu():
@@ -187,15 +259,25 @@ class Consumer:
             source=header.source,
             seq=header.seq,
             t_ns=header.t_ns,
-            particles=particles,
+            particles=particles if self._wire.row == EVENT_ROW else NO_KINEMATICS,
             embeddings=embeddings,
             features=features,
             n_missing=message.n_missing + self._n_unembedded,
+            number=message.number,
         )
         self._n_unembedded = 0
         self._check_size(header)
-        for window in self._windows.add(block):
+        for window in self._place(block):
             self._runner.submit(window)
+
+    def _place(self, block: Block) -> list[ClosedWindow]:
+        """Place a block; return the windows that it closes and no run before has decided."""
+        closed = list(self._windows.add(block))
+        if self._state is None:
+            return closed
+        if closed:
+            self._state.mark(self._windows, block.number)
+        return [window for window in closed if window.index >= self._state.decided.n_windows]
 
     def _count_empty(self) -> None:
         n_empty, self._n_empty = self._windows.n_empty - self._n_empty, self._windows.n_empty
@@ -213,10 +295,11 @@ class Consumer:
             )
             self._sparse_log.log("large message", text)
 
-    def _examine(self, window: ClosedWindow) -> None:
+    def _examine(self, window: ClosedWindow, given_up: GivenUp) -> None:
         # With many windows waiting, each is still tested before one is confirmed.
         has_time = self._runner.n_waiting <= self._limits.max_waiting // 2
-        self.tester.examine(window, confirm=self._confirms and has_time)
+        confirm = self._confirms and has_time
+        self.tester.examine(window, confirm=confirm, given_up=given_up)
 
     def _skip(self, window: ClosedWindow) -> None:
         self._metrics.windows["skipped"] += 1

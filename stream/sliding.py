@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from engines.errors import ParameterError
 from engines.windows import WindowSpec, parse_duration_s
 from stream.block import Block
-from stream.window import ClosedWindow, CountWindows, TimeWindows, Windows
+from stream.window import ClosedWindow, CountWindows, Find, State, TimeWindows, Windows
 
 __all__ = ["SlidingWindows", "open_windows", "panes_per_window"]
 
@@ -84,6 +84,31 @@ class SlidingWindows:
         """Time windows so far in which no event was produced; they are not tested."""
         return self._n_empty
 
+    @property
+    def n_closed(self) -> int:
+        """Windows closed so far, which is the index of the next."""
+        return self._index
+
+    def state(self) -> State:
+        """Return everything that the windows to come depend on."""
+        # The oldest of a full row is in no window to come.
+        skip = 1 if len(self._last) == self._n_panes else 0
+        return {
+            "index": self._index,
+            "end_ns": self._end_ns,
+            "n_empty": self._n_empty,
+            "last": [None] * skip + [_pane_state(pane) for pane in list(self._last)[skip:]],
+            "panes": self._panes.state(),
+        }
+
+    def restore(self, state: State, find: Find) -> None:
+        """Go on from a state."""
+        self._index, self._end_ns = state["index"], state["end_ns"]
+        self._n_empty = state["n_empty"]
+        self._last.clear()
+        self._last.extend(_pane(pane, find) for pane in state["last"])
+        self._panes.restore(state["panes"], find)
+
     def add(self, block: Block) -> Iterator[ClosedWindow]:
         """Take a block; yield each window that it closes. Exhaust the iterator."""
         n_empty = self._panes.n_empty
@@ -121,6 +146,32 @@ class SlidingWindows:
         if self._step_ns is None:
             return min(pane.t_start_ns for pane in panes), max(pane.t_end_ns for pane in panes)
         return self._end_ns - self._n_panes * self._step_ns, self._end_ns
+
+
+def _pane_state(pane: ClosedWindow | None) -> State | None:
+    if pane is None:
+        return None
+    return {
+        "index": pane.index,
+        "bounds_ns": [pane.t_start_ns, pane.t_end_ns],
+        "blocks": [block.name() for block in pane.blocks],
+        "n_missing_after": pane.n_missing_after,
+        "cut": pane.cut,
+    }
+
+
+def _pane(state: State | None, find: Find) -> ClosedWindow | None:
+    if state is None:
+        return None
+    start_ns, end_ns = state["bounds_ns"]
+    return ClosedWindow(
+        index=state["index"],
+        t_start_ns=start_ns,
+        t_end_ns=end_ns,
+        blocks=tuple(find(name) for name in state["blocks"]),
+        n_missing_after=state["n_missing_after"],
+        cut=state["cut"],
+    )
 
 
 def _size(pane: ClosedWindow | None) -> int:

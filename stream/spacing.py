@@ -1,7 +1,8 @@
 """The time that windows are charged for: production time, and never more than has passed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from stream.window import CLOCK_JUMP_NS
 
@@ -35,6 +36,32 @@ class Spacing:
     def mean_s(self) -> float:
         """Seconds charged to a window, on average; 0 before the first."""
         return self._charged_s / max(1, self._n_charged)
+
+    def state(self) -> dict[str, Any]:
+        """Return what charging goes on from, which JSON can hold."""
+        passed_s = self._clock_s() - self._began_s if self._clock_s and self._n_charged else 0.0
+        return {
+            "last_end_ns": self._last_end_ns,
+            "first_s": self._first_s,
+            "passed_s": passed_s,
+            "charged_s": self._charged_s,
+            "n_charged": self._n_charged,
+            "n_clock_jumps": self.n_clock_jumps,
+            "n_uncharged": self.n_uncharged,
+        }
+
+    def restore(self, state: Mapping[str, Any], away_s: float = 0.0) -> None:
+        """Go on from a state.
+
+        Args:
+            state: from `state`.
+            away_s: seconds that have passed since then; what was produced in them is charged too.
+        """
+        self._last_end_ns, self._first_s = state["last_end_ns"], state["first_s"]
+        self._charged_s, self._n_charged = state["charged_s"], state["n_charged"]
+        self.n_clock_jumps, self.n_uncharged = state["n_clock_jumps"], state["n_uncharged"]
+        if self._clock_s is not None:
+            self._began_s = self._clock_s() - state["passed_s"] - max(0.0, away_s)
 
     def charge(self, start_ns: int, end_ns: int) -> float:
         """Return the seconds that a window is charged for: since the last one, its own the first.

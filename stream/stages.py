@@ -35,6 +35,7 @@ class Arrival:
         n_missing: messages of its source that went missing just before it.
         wire_s: production to reception.
         received_s, decoded_s: when, by the clock that never jumps.
+        number: that it is stored under, -1 if it is not.
     """
 
     header: Header
@@ -42,6 +43,7 @@ class Arrival:
     wire_s: float
     received_s: float
     decoded_s: float
+    number: int = -1
 
 
 class Stages:

@@ -1,8 +1,9 @@
 """What happens with a closed window: tested, kept if it alarms, told to every output."""
 
+import json
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,12 @@ import zmq
 from stream.alarm.keeper import AlarmFolder, AlarmKeeper
 from stream.metrics import Metrics
 from stream.monitor import Monitor
+from stream.notify import Webhook
 from stream.page_data import window_view
-from stream.results import Sink
+from stream.results import JsonLines, Sink, json_line
+from stream.runner import GivenUp
 from stream.sparse_log import SparseLog
+from stream.state.run import Decided, RunState
 from stream.window import ClosedWindow
 from stream.window_result import WindowResult
 
@@ -21,6 +25,7 @@ __all__ = ["Outputs", "Tester"]
 
 _LOG = logging.getLogger(__name__)
 _RECENT = 500
+_NONE_GIVEN_UP = GivenUp()
 
 
 @dataclass(frozen=True)
@@ -39,47 +44,108 @@ class Tester:
         outputs: where results go.
         metrics: what Prometheus sees.
         sparse_log: for trouble that may repeat.
+        state: where the accounts are kept for a restart; None keeps none.
 
     Attributes:
         recent: the latest results of windows.
         merged: the latest result of each longer scale.
+        decided: of the whole run, windows and events by outcome: tested, skipped, failed.
     """
 
     def __init__(
-        self, monitor: Monitor, outputs: Outputs, metrics: Metrics, sparse_log: SparseLog
+        self,
+        monitor: Monitor,
+        outputs: Outputs,
+        metrics: Metrics,
+        sparse_log: SparseLog,
+        state: RunState | None = None,
     ) -> None:
-        """Start without a result."""
+        """Start without a result, or with the accounts of the run that the state holds."""
         self._monitor, self._outputs, self._metrics = monitor, outputs, metrics
         self._sparse_log = sparse_log
         self._keeper = AlarmKeeper(outputs.alarms, metrics, sparse_log)
         self.recent: deque[WindowResult] = deque(maxlen=_RECENT)
         self.merged: dict[int, WindowResult] = {}
+        self.decided = Counter[str]()
+        self._given_up = GivenUp()
+        self._state = state
+        if state is not None:
+            self._take_up(state.decided, clean=bool(state.clean))
 
-    def examine(self, window: ClosedWindow, *, confirm: bool) -> None:
-        """Test a window and what it completes of the longer scales.
+    def examine(
+        self, window: ClosedWindow, *, confirm: bool, given_up: GivenUp = _NONE_GIVEN_UP
+    ) -> None:
+        """Test a window and what it completes of the longer scales; tell it once it is kept.
 
         Args:
             window: the window.
             confirm: whether an alarm may take the time of a relabelling test.
+            given_up: what was given up so far, of windows before this one.
 
         Raises:
             Exception: what the test raised; the window is counted as failed.
         """
+        n_windows, n_events = (
+            now - before for now, before in zip(given_up, self._given_up, strict=True)
+        )
+        self._given_up = given_up
+        self.decided.update({"windows skipped": n_windows, "events skipped": n_events})
         try:
             result, f = self._monitor.examine(window, confirm=confirm)
         except Exception:
             self._metrics.windows["failed"] += 1
+            self.decided.update({"windows failed": 1, "events failed": len(window)})
+            self._keep(window.index + 1, [])
             raise
+        self.decided.update({"windows tested": 1, "events tested": len(window)})
         self._keeper.follow(window, f, result)
-        self._tell(result)
-        self.recent.append(result)
         n_broken = self._monitor.n_broken
+        merged = list(self._monitor.merge(window))
+        self._keep(window.index + 1, [result, *merged])
+        for one in (result, *merged):
+            self._tell(one)
+        self.recent.append(result)
+        self.merged.update({one.scale: one for one in merged})
         self._follow_clock()
-        for merged in self._monitor.merge(window):
-            self._tell(merged)
-            self.merged[merged.scale] = merged
         for scale, n in self._monitor.n_broken.items():
             self._metrics.scales[scale].n_broken += n - n_broken[scale]
+
+    def _keep(self, n_windows: int, results: Sequence[WindowResult]) -> None:
+        """Put on the disk what was decided, and the lines that say so, before anybody is told."""
+        if self._state is None:
+            return
+        accounts = {
+            "monitor": self._monitor.state(),
+            "keeper": self._keeper.state(),
+            "decided": self.decided,
+        }
+        told = {
+            "lines": [json_line(result) for result in results],
+            "files": [
+                sink.plan(results) for sink in self._outputs.sinks if isinstance(sink, JsonLines)
+            ],
+        }
+        self._state.settle(n_windows, accounts, told)
+
+    def _take_up(self, decided: Decided, *, clean: bool) -> None:
+        """Go on with the accounts of a run; after a kill tell again what may not have been told.
+
+        Raises:
+            ArtifactError: if the results that were to be written cannot be.
+        """
+        if decided.accounts is None or decided.results is None:
+            return
+        away_s = time.time() - decided.saved_s
+        self._monitor.restore(decided.accounts["monitor"], away_s)
+        self._keeper.restore(decided.accounts["keeper"])
+        self.decided.update(decided.accounts["decided"])
+        for sink in self._outputs.sinks:
+            if isinstance(sink, JsonLines):
+                for plan in decided.results["files"]:
+                    sink.complete(plan, clean=clean)
+            elif isinstance(sink, Webhook) and not clean:
+                for line in decided.results["lines"]:
+                    sink.write(WindowResult(**json.loads(line)))
 
     def _follow_clock(self) -> None:
         spacing, metrics = self._monitor.spacing, self._metrics

@@ -4,27 +4,34 @@ Windows here are tumbling: disjoint, so that their p-values under the null share
 nothing else. `stream.sliding` makes overlapping ones of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
 from engines.types import FloatArray
-from stream.block import Block, Span, join_spans
+from stream.block import Block, Part, Span, join_spans
 from stream.features import Features
 
 __all__ = [
     "CLOCK_JUMP_NS",
     "ClosedWindow",
     "CountWindows",
+    "Find",
     "NoWindows",
+    "State",
     "TimeWindows",
     "Windows",
 ]
 
 #: Production time that falls back further than that is a clock set back, not messages out of order.
 CLOCK_JUMP_NS = 60 * 10**9
+
+#: What JSON can hold, enough to go on with.
+State: TypeAlias = dict[str, Any]
+#: Returns the block that a name stands for.
+Find: TypeAlias = Callable[[Part], Block]
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class ClosedWindow:
 
     @property
     def particles(self) -> FloatArray:
-        """All events, (n_data, 19, 3) float32."""
+        """All events, (n_data, 19, 3) float32; (0, 19, 3) where only embeddings came."""
         return np.concatenate([block.particles for block in self.blocks])
 
     @property
@@ -102,14 +109,31 @@ class Windows(Protocol):
     def n_unclosed(self) -> int:
         """Events that no closed window holds."""
 
+    @property
+    def n_closed(self) -> int:
+        """Windows closed so far, which is the index of the next."""
+
     def add(self, block: Block) -> Iterator[ClosedWindow]:
         """Take a block; yield each window that it closes. Exhaust the iterator."""
+
+    def state(self) -> State:
+        """Return everything that the windows to come depend on, blocks by their names."""
+
+    def restore(self, state: State, find: Find) -> None:
+        """Go on from a state, as if what came before it had been added."""
 
 
 @dataclass
 class _Open:
     blocks: list[Block] = field(default_factory=list)
     n_events: int = 0
+
+    def names(self) -> list[Part]:
+        return [block.name() for block in self.blocks]
+
+    def restore(self, names: list[Part], find: Find) -> None:
+        self.blocks = [find(name) for name in names]
+        self.n_events = sum(map(len, self.blocks))
 
     def append(self, block: Block) -> None:
         if len(block):
@@ -151,6 +175,20 @@ class CountWindows:
         return self._open.n_events
 
     n_unclosed = n_open
+
+    @property
+    def n_closed(self) -> int:
+        """Windows closed so far, which is the index of the next."""
+        return self._index
+
+    def state(self) -> State:
+        """Return everything that the windows to come depend on."""
+        return {"index": self._index, "open": self._open.names()}
+
+    def restore(self, state: State, find: Find) -> None:
+        """Go on from a state."""
+        self._index = state["index"]
+        self._open.restore(state["open"], find)
 
     def add(self, block: Block) -> Iterator[ClosedWindow]:
         """Take a block; yield each window that it closes. Exhaust the iterator."""
@@ -200,6 +238,29 @@ class TimeWindows:
         """Windows so far in which no event was produced."""
         return self._n_empty
 
+    @property
+    def n_closed(self) -> int:
+        """Windows closed so far, which is the index of the next."""
+        return self._index
+
+    def state(self) -> State:
+        """Return everything that the windows to come depend on."""
+        return {
+            "index": self._index,
+            "open": self._open.names(),
+            "start_ns": self._start_ns,
+            "n_empty": self._n_empty,
+            "late_since_ns": self._late_since_ns,
+            "late_ns": self._late_ns,
+        }
+
+    def restore(self, state: State, find: Find) -> None:
+        """Go on from a state."""
+        self._index, self._n_empty = state["index"], state["n_empty"]
+        self._start_ns, self._late_since_ns = state["start_ns"], state["late_since_ns"]
+        self._late_ns = list(state["late_ns"])
+        self._open.restore(state["open"], find)
+
     def add(self, block: Block) -> Iterator[ClosedWindow]:
         """Take a block; yield the window that it closes, if any. Exhaust the iterator."""
         if self._start_ns is None:
@@ -244,7 +305,14 @@ class TimeWindows:
 class NoWindows:
     """Forgets every event."""
 
-    n_open = n_empty = n_unclosed = 0
+    n_open = n_empty = n_unclosed = n_closed = 0
+
+    def state(self) -> State:
+        """Return nothing."""
+        return {}
+
+    def restore(self, state: State, find: Find) -> None:
+        """Forget that too."""
 
     def add(self, block: Block) -> Iterator[ClosedWindow]:
         """Take a block; no window ever closes."""

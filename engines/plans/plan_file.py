@@ -12,16 +12,17 @@ Facts come first, so that reading them takes no megabytes; they hold the SHA-256
 import hashlib
 import json
 import os
-import reprlib
 import shlex
 import struct
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engines.artifact import EngineFacts, SampleFacts
+from engines.artifact import EngineFacts
 from engines.errors import ArtifactError, EngineUnavailableError
+from engines.first_line import first_line
 from engines.plans.precision import Precision
+from engines.typed_facts import typed
 
 __all__ = ["PlanFacts", "check_runnable", "read_plan", "read_plan_facts", "write_plan"]
 
@@ -29,11 +30,7 @@ _MAGIC = b"NPLMPLAN"
 _FORMAT = 1
 #: What build-engine takes unless told otherwise.
 _BEST_BATCH, _MOST_EVENTS = 256, 4096
-_TYPES = {
-    **dict.fromkeys(("dim", "min_batch", "opt_batch", "max_batch", "engine_bytes"), int),
-    **dict.fromkeys(("fingerprint", "precision", "flavour", "version", "onnx", "checksum"), str),
-    "differences": dict,
-}
+_MAX_BATCH, _MAX_DIM = 2**24, 2**20
 _HEADER = struct.Struct("<8sII")
 #: TensorRT's own plans begin with ftrt, ptrt, or vtrt of tensorrt_rtx.
 _RAW_MAGIC = b"trt"
@@ -148,7 +145,8 @@ def read_plan_facts(path: str | Path) -> PlanFacts:
     path = Path(path)
     header = _read(path, _HEADER.size)
     length = _HEADER.unpack(header)[2] if header[:8] == _MAGIC and len(header) == 16 else 0
-    facts, first = _parse(path, _read(path, _HEADER.size + length))
+    # A damaged length may be of gigabytes.
+    facts, first = _parse(path, _read(path, min(_HEADER.size + length, path.stat().st_size)))
     _check_length(path, facts, first, path.stat().st_size)
     return facts
 
@@ -227,23 +225,26 @@ def _parse(path: Path, content: bytes) -> tuple[PlanFacts, int]:
     if len(content) < first:
         raise _truncated(path, f"more than {first}", len(content))
     try:
-        return _facts(json.loads(content[_HEADER.size : first])), first
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
-        msg = f"the facts of {path} are damaged ({exc}); {_again(path)}"
+        facts = typed(PlanFacts, json.loads(content[_HEADER.size : first]))
+        _check_facts(facts)
+    except (ValueError, TypeError, RecursionError) as exc:
+        msg = f"the facts of {path} are damaged ({first_line(exc)}); {_again(path)}"
         raise ArtifactError(msg) from exc
+    return facts, first
 
 
-def _facts(stored: dict[str, Any]) -> PlanFacts:
-    engine = stored.pop("engine")
-    for name in ("trained_on", "reserved"):
-        engine[name] = tuple(SampleFacts(**item) for item in engine[name])
-    capabilities = tuple(stored.pop("compute_capabilities"))
-    facts = PlanFacts(engine=EngineFacts(**engine), compute_capabilities=capabilities, **stored)
-    for name, kind in _TYPES.items():
-        if type(value := getattr(facts, name)) is not kind:
-            msg = f"{name} must be {kind.__name__}; got {reprlib.repr(value)}"
-            raise TypeError(msg)
-    return facts
+def _check_facts(facts: PlanFacts) -> None:
+    """Refuse sizes that no plan has, and an encoder without a name.
+
+    Raises:
+        ValueError: in a few words.
+    """
+    if not 1 <= facts.min_batch <= facts.opt_batch <= facts.max_batch <= _MAX_BATCH:
+        msg = "batches must rise from 1"
+        raise ValueError(msg)
+    if not 1 <= facts.dim <= _MAX_DIM or facts.engine_bytes < 0 or not Path(facts.onnx).name:
+        msg = "dim, engine_bytes and onnx must be those of an encoder"
+        raise ValueError(msg)
 
 
 def _checksum(facts: PlanFacts, engine: bytes) -> str:

@@ -67,9 +67,9 @@ class AlarmContents:
         sources: events by source, by name.
         embeddings: (n_data, d) float32 of all its events.
         f: (n_data,) log density ratio of each, of the kernel width that decided.
-        quantities: (n_data, 5) `QUANTITIES` of each.
+        quantities: (n_data, 5) `QUANTITIES` of each; (0, 5) where only embeddings came.
         rows: (k,) which events have the largest f, most anomalous first.
-        particles: (k, 19, 3) float32 of those.
+        particles: (k, 19, 3) float32 of those; (0, 19, 3) where only embeddings came.
         places: (k, 3) uint64 where they came from: number of the source in `sources`, sequence
             number of the message, index in the message.
     """
@@ -109,9 +109,14 @@ class AlarmContents:
             f=f.astype(np.float32),
             quantities=event_quantities(particles),
             rows=rows,
-            particles=particles[rows],
+            particles=particles[rows] if len(particles) else particles,
             places=_places(window, rows, list(sources)),
         )
+
+    @property
+    def has_kinematics(self) -> bool:
+        """Whether the events are known, or only where they came from and their embeddings."""
+        return len(self.quantities) > 0
 
     @property
     def n_widths(self) -> int:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from engines.event_quantities import QUANTITIES
-from engines.types import FloatArray
 from stream.alarm.contents import AlarmContents
 from stream.alarm.density import LearnedDensity
 from stream.alarm.table import Alarm, utc
@@ -72,13 +71,13 @@ def anomalous_events(contents: AlarmContents, n: int) -> list[dict[str, object]]
     events = []
     rows = contents.rows[:n].tolist()
     for rank, (row, place) in enumerate(zip(rows, contents.places.tolist(), strict=False)):
-        values = contents.quantities[row].tolist()
+        values = contents.quantities[row].tolist() if contents.has_kinematics else ()
         events.append(
             {
                 "f": float(contents.f[row]),
                 **dict(zip(_PLACE, (sources[place[0]], *place[1:]), strict=True)),
-                **dict(zip(names, values, strict=True)),
-                "objects": _objects(contents.particles[rank]),
+                **dict(zip(names, values, strict=contents.has_kinematics)),
+                "objects": _objects(contents, rank),
             }
         )
     return events
@@ -93,7 +92,7 @@ def describe_events(contents: AlarmContents, n: int) -> str:
             f"\n{rank:>4}  f {event['f']:.3f}   source {source}, message {event['message']}, "
             f"event {event['event']}\n"
         )
-        for item in _objects(contents.particles[rank - 1]):
+        for item in _objects(contents, rank - 1):
             eta = " " * 13 if item["kind"] == "MET" else f"   eta {item['eta']:>6.2f}"
             lines.append(
                 f"      {item['kind']:<9} pT {item['pt_gev']:>8.1f} GeV{eta}   "
@@ -102,8 +101,11 @@ def describe_events(contents: AlarmContents, n: int) -> str:
     return "".join(lines)
 
 
-def _objects(event: FloatArray) -> list[dict[str, Any]]:
-    """Return the objects of an event, (19, 3), that are there."""
+def _objects(contents: AlarmContents, rank: int) -> list[dict[str, Any]]:
+    """Return the objects of the event of a rank that are there; none where they are not known."""
+    if not contents.has_kinematics:
+        return []
+    event = contents.particles[rank]
     return [
         {"kind": kind, "pt_gev": pt, "eta": eta, "phi": phi}
         for kind, first, stop in _KINDS

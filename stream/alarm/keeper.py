@@ -1,8 +1,10 @@
 """Which windows of an alarm are kept and shown: that which opens it, and each more extreme one."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engines.errors import ArtifactError
 from engines.types import Float64Array
@@ -46,6 +48,14 @@ class AlarmKeeper:
         self._kept: Strength | None = None
         self.shown: dict[str, object] | None = None
 
+    def state(self) -> list[Strength | None]:
+        """Return what decides which windows of the alarm at hand are still to be kept."""
+        return [self._shown, self._kept]
+
+    def restore(self, state: Sequence[Sequence[Any] | None]) -> None:
+        """Go on with the alarm at hand."""
+        self._shown, self._kept = (_strength(one) for one in state)
+
     def follow(self, window: ClosedWindow, f: Float64Array, result: WindowResult) -> None:
         """Keep a window if it opens an alarm or is more extreme than its alarm was so far.
 
@@ -82,3 +92,10 @@ class AlarmKeeper:
             self._kept = found
             self._metrics.records["kept"] += 1
             _LOG.info("kept the alarm of window %d in %s", window.index, kept)
+
+
+def _strength(state: Sequence[Any] | None) -> Strength | None:
+    if state is None:
+        return None
+    is_below, z, t = state
+    return bool(is_below), float(z), float(t)

@@ -88,7 +88,7 @@ def _comparisons(alarm: AlarmContents, learned: LearnedDensity) -> list[list[Com
             for i in range(n_coordinates)
         ]
     ]
-    if learned.quantities is not None:
+    if learned.quantities is not None and alarm.has_kinematics:
         columns = zip(QUANTITIES, alarm.quantities.T, learned.quantities.T, strict=True)
         groups.append(
             [

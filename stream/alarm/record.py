@@ -90,7 +90,7 @@ def write_alarm(
 
 def _packed(alarm: AlarmContents, f: Float64Array) -> bytes:
     """Return the file's bytes: made in memory, so that a full disk is met by one plain write."""
-    particles = np.zeros((len(alarm.rows), N_OBJECTS, N_FEATURES + 1), np.float32)
+    particles = np.zeros((len(alarm.particles), N_OBJECTS, N_FEATURES + 1), np.float32)
     particles[:, :, :N_FEATURES] = alarm.particles
     particles[:, :, N_FEATURES] = np.where(alarm.particles[:, :, 0] > 0, OBJECT_CLASSES, 0)
     arrays: dict[str, AnyArray] = {
@@ -154,14 +154,15 @@ def _checked(about: dict[str, Any], arrays: dict[str, AnyArray]) -> AlarmContent
     """Return the contents; what is inconsistent raises ValueError, TypeError or KeyError."""
     _check_result(about["result"])
     particles, embeddings = arrays["Particles"], arrays["embeddings"]
-    n, k, toys = len(embeddings), len(particles), arrays["toys_t"]
+    n, k, toys = len(embeddings), len(arrays["rows"]), arrays["toys_t"]
+    has_kinematics = len(particles) > 0
     shapes = {
-        "Particles": (k, N_OBJECTS, N_FEATURES + 1),
+        "Particles": (k * has_kinematics, N_OBJECTS, N_FEATURES + 1),
         "rows": (k,),
         "places": (k, 3),
         "embeddings": (n, *embeddings.shape[1:2]),
         "f_window": (n,),
-        "quantities": (n, len(QUANTITIES)),
+        "quantities": (n * has_kinematics, len(QUANTITIES)),
         "toys_t": (len(toys), len(about["result"]["sigmas"])),
     }
     for name, shape in shapes.items():

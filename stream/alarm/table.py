@@ -36,18 +36,21 @@ class KeptWindow:
         path: its record.
         result: its line of the results.
         sources: events by source.
-        typical: (5,) median `QUANTITIES` of its 20 most anomalous events.
+        typical: (5,) median `QUANTITIES` of its 20 most anomalous events; None where only
+            embeddings came.
     """
 
     path: Path
     result: dict[str, Any]
     sources: dict[str, int]
-    typical: FloatArray
+    typical: FloatArray | None
 
     @classmethod
     def of(cls, path: Path, alarm: AlarmContents) -> Self:
         """Return a record without its events."""
-        typical = np.median(alarm.quantities[alarm.rows[:_N_TYPICAL]], axis=0)
+        typical = None
+        if alarm.has_kinematics:
+            typical = np.median(alarm.quantities[alarm.rows[:_N_TYPICAL]], axis=0)
         return cls(path, alarm.result, alarm.sources, typical)
 
     @property
@@ -59,11 +62,12 @@ class KeptWindow:
     def record(self) -> dict[str, object]:
         """Return it as what JSON can hold."""
         names = [quantity.name for quantity in QUANTITIES]
+        typical = [None] * len(names) if self.typical is None else self.typical.tolist()
         return {
             "file": str(self.path),
             "result": self.result,
             "sources": self.sources,
-            "median_of_most_anomalous": dict(zip(names, self.typical.tolist(), strict=True)),
+            "median_of_most_anomalous": dict(zip(names, typical, strict=True)),
         }
 
 
@@ -132,6 +136,7 @@ def _cells(number: int, alarm: Alarm) -> tuple[str, ...]:
     relabelled, below = result.get("p_relabelled"), result.get("below_null")
     sources = ", ".join(plain_text(name, 24) for name in list(strongest.sources)[:3])
     more = len(strongest.sources) - 3
+    typical = strongest.typical
     return (
         str(number),
         plain_text(result["run"], 24),
@@ -143,7 +148,8 @@ def _cells(number: int, alarm: Alarm) -> tuple[str, ...]:
         duration(result["inverse_far_s"]),
         plain_text(result["relabelling"], 12) if relabelled is None else f"{relabelled:.2g}",
         str(result["n_events"]),
-        *(f"{value:.0f}" for value in strongest.typical),
+        *("-" for _ in QUANTITIES if typical is None),
+        *(f"{value:.0f}" for value in (() if typical is None else typical)),
         sources + (f" and {more} more" if more > 0 else ""),
     )
 

@@ -34,7 +34,7 @@ def alarm_view(
 
     Args:
         embeddings: (n, d) of the window.
-        particles: (n, 19, 3), its events; pT in GeV.
+        particles: (n, 19, 3), its events; pT in GeV; (0, 19, 3) where only embeddings came.
         f: (n,) log density ratio of each event, window over reference.
         record: its result, `WindowResult.record()`.
 
@@ -49,7 +49,8 @@ def alarm_view(
     if plane.shape[1] == 1:
         plane, axes = np.column_stack([plane, f]), ["embedding, standardised", "f"]
     top = order[:_N_TOP]
-    columns = zip(QUANTITIES, event_quantities(particles[top]).T, strict=True)
+    quantities = event_quantities(particles[top]).T if len(particles) else ()
+    columns = zip(QUANTITIES, quantities, strict=bool(len(quantities)))
     shown: dict[str, list[Any]] = {"f": _rounded(f[top])} | {
         quantity.name: values.astype(int).tolist() if quantity.is_count else _rounded(values)
         for quantity, values in columns

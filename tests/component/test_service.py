@@ -21,6 +21,7 @@ from stream.account import Rules
 from stream.alarm.keeper import AlarmFolder
 from stream.alarm.record import NullUsed
 from stream.alarms import FalseAlarmRate
+from stream.delivery.plain import SocketReceiver
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
 from stream.exposition import registry_of
 from stream.message import encode_message
@@ -113,7 +114,6 @@ def opened(
         windows,
         Outputs([recorder], AlarmFolder(folder / "alarms", NullUsed.of(artifact, Path("d4.ref")))),
         metrics,
-        n_expected=N_WINDOW,
         limits=limits or Limits(max_waiting=100),
         now_ns=lambda: NOW_NS,
     )
@@ -346,7 +346,7 @@ def test_backlog_and_stop_leave_alarms_unconfirmed(
             if setting == "backlog":
                 setup.consumer._limits = Limits(max_waiting=-2)  # as if too many waited
             else:
-                setup.consumer.run(pull, lambda: True)
+                setup.consumer.run(SocketReceiver(pull), lambda: True)
             setup.consumer.take([signal(seq) for seq in range(10)])
             setup.consumer.close()
         (result,) = setup.recorder.results
@@ -391,7 +391,7 @@ def test_run_takes_what_comes_until_every_source_has_ended(
     for sender in senders:
         sender.send_end()
     setup.consumer.intake._now_ns = time.time_ns  # the senders stamp the real time
-    setup.consumer.run(pull, lambda: False, exit_on_end=True)
+    setup.consumer.run(SocketReceiver(pull), lambda: False, exit_on_end=True)
     setup.consumer.close()
     assert setup.metrics.n_events == 600
     assert setup.metrics.n_rejected == setup.metrics.n_missing == 0
@@ -406,7 +406,7 @@ def test_stop_still_takes_what_has_arrived(
     for seq in range(12):
         push.send_multipart(good(seq))
     assert pull.poll(20_000)
-    setup.consumer.run(pull, lambda: True)
+    setup.consumer.run(SocketReceiver(pull), lambda: True)
     setup.consumer.close()
     assert setup.metrics.n_events > 0
     assert setup.metrics.n_missing == 0
@@ -455,7 +455,7 @@ def test_micro_batch_closes_at_its_deadline(
         push.send_multipart(good(0))
         assert pull.poll(20_000)
         started = time.perf_counter()
-        setup.consumer.intake.gather(pull, limits.max_delay_s)
+        setup.consumer.intake.gather(SocketReceiver(pull), limits.max_delay_s)
         waited_s = time.perf_counter() - started
         setup.consumer.close()
     assert waited_s >= 0.19
@@ -472,7 +472,7 @@ def test_messages_that_wait_are_taken_together(
         for seq in range(6):
             push.send_multipart(good(seq))
         assert pull.poll(20_000)
-        setup.consumer.intake.gather(pull, 1.0)
+        setup.consumer.intake.gather(SocketReceiver(pull), 1.0)
         setup.consumer.close()
     assert setup.metrics.n_events == 6 * PER_MESSAGE
     assert setup.sample("embedding_seconds_count") == 1
@@ -512,7 +512,7 @@ def test_deadline_is_kept_below_a_millisecond_too(
             push.send_multipart(good(seq))
             assert pull.poll(20_000)
             started = time.perf_counter()
-            assert setup.consumer.intake.gather(pull, delay_s)
+            assert setup.consumer.intake.gather(SocketReceiver(pull), delay_s)
             waited_s.append(time.perf_counter() - started)
         setup.consumer.close()
     assert min(waited_s) >= delay_s

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 
 from engines.errors import MessageError
 from engines.types import FloatArray
-from stream.message import REASONS, decode_message, encode_message
+from stream.message import REASONS, Header, decode_message, encode_message
 from stream.sequence import SequenceTracker
 
 SOURCES = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=60)
@@ -50,7 +50,7 @@ def test_round_trip(
     source: str, seq: int, t_ns: int, particles: FloatArray, dtype: str, end: bool
 ) -> None:
     message = decode_message(encode_message(source, seq, t_ns, particles, dtype=dtype, end=end))
-    assert message.header == (source, seq, len(particles), dtype, t_ns, end)
+    assert message.header == Header(source, seq, len(particles), dtype, t_ns, end)
     np.testing.assert_array_equal(message.particles, particles)
 
 

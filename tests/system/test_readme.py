@@ -11,8 +11,11 @@ import pytest
 
 from engines.event_files import read_events
 from engines.samples import sample_path
+from stream.consumer import _parser as consumer_parser
+from stream.endpoints import Context
 from stream.exposition import registry_of
 from stream.metrics import Metrics
+from stream.security.consumer import ConsumerSecurity
 from tests.support_commands import calibrate, finish, free_port, launcher, tiny_encoder
 
 README = Path(__file__).parents[2] / "README.md"
@@ -77,16 +80,20 @@ def test_node_producer(engine: Path, tmp_path: Path) -> None:
     feed(engine, tmp_path, ["node", "producer.mjs"], block("js"))
 
 
-def test_each_metric_of_the_table_exists_and_none_is_missing() -> None:
+def test_each_metric_of_the_table_exists_and_none_is_missing(context: Context) -> None:
     section = MONITORING.read_text().partition("## Metrics")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     shown = {name for row in rows for name in re.findall(r"`([a-z0-9_]+)", row)}
     metrics = Metrics()
     metrics.gpu_memory = lambda: (0, 0)
+    registry = registry_of(metrics)
+    with ConsumerSecurity(consumer_parser().parse(["--engine", "d4.onnx"]), context) as security:
+        security.register(registry)
+        families = list(registry.collect())
     exposed = {
         family.name.removeprefix("nplm_stream_")
         + {"counter": "_total", "info": "_info"}.get(family.type, "")
-        for family in registry_of(metrics).collect()
+        for family in families
         if not family.name.startswith("process_")
     }
     assert shown == exposed

@@ -25,6 +25,7 @@ def say(t: Float64Array, alarm_on: str) -> None:
         fdr=0.0,
         endpoint="tcp://*",
         pattern="pull",
+        reliable=False,
         http="",
     )
     announce(options, LinearEngine(), artifact, MONTHLY)
@@ -40,6 +41,7 @@ def test_precision_that_is_not_the_references_is_told(caplog: pytest.LogCaptureF
         fdr=0.0,
         endpoint="tcp://*",
         pattern="pull",
+        reliable=False,
         http="",
     )
     announce(options, engine, small_artifact(), MONTHLY)

@@ -11,11 +11,12 @@ from stream.endpoints import (
     Context,
     Socket,
     bound_endpoint,
+    is_local,
     open_publisher,
     open_receiver,
     open_sender,
 )
-from stream.message import MAX_FRAME_BYTES
+from stream.message import DEFAULT_MAX_EVENTS, frame_limit
 
 Track: TypeAlias = Callable[[Socket], Socket]
 
@@ -51,20 +52,47 @@ def test_endpoint_that_cannot_be_connected(context: Context, endpoint: str) -> N
 
 
 def test_unknown_patterns_are_refused(context: Context) -> None:
-    with pytest.raises(ParameterError, match="one of pull, sub; got 'push'"):
+    with pytest.raises(ParameterError, match="one of pull, router, sub; got 'push'"):
         open_receiver(context, ANY_PORT, "push")
-    with pytest.raises(ParameterError, match="one of push, pub; got 'pull'"):
+    with pytest.raises(ParameterError, match="one of push, dealer, pub; got 'pull'"):
         open_sender(context, ANY_PORT, "pull")
 
 
 def test_every_queue_and_frame_is_bounded(context: Context, track: Track) -> None:
     pull = track(open_receiver(context, ANY_PORT))
-    for socket in (
-        pull,
-        track(open_sender(context, bound_endpoint(pull))),
-        track(open_publisher(context, ANY_PORT)),
+    router = track(open_receiver(context, ANY_PORT, "router"))
+    largest = frame_limit(DEFAULT_MAX_EVENTS)
+    assert largest == 16_384 * 19 * 3 * 4
+    for socket, most in (
+        (pull, largest),
+        (router, largest),
+        (track(open_receiver(context, ANY_PORT, max_events=300)), 300 * 228),
+        (track(open_sender(context, bound_endpoint(pull))), largest),
+        (track(open_sender(context, bound_endpoint(router), "dealer")), largest),
+        (track(open_publisher(context, ANY_PORT)), 4096),
     ):
-        assert socket.getsockopt(zmq.MAXMSGSIZE) == MAX_FRAME_BYTES
+        assert socket.getsockopt(zmq.MAXMSGSIZE) == most
+        assert 0 < int(socket.getsockopt(zmq.HANDSHAKE_IVL)) <= 10_000
         assert 0 < int(socket.getsockopt(zmq.SNDHWM)) <= 1000
         assert 0 < int(socket.getsockopt(zmq.RCVHWM)) <= 1000
         assert 0 <= int(socket.getsockopt(zmq.LINGER)) <= 10_000
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "local"),
+    [
+        ("tcp://127.0.0.1:5555", True),
+        ("tcp://127.1.2.3:*", True),
+        ("tcp://localhost:5555", True),
+        ("tcp://[::1]:5555", True),
+        ("tcp://lo:5555", True),
+        ("ipc:///run/nplm.sock", True),
+        ("tcp://*:5555", False),
+        ("tcp://0.0.0.0:5555", False),
+        ("tcp://[::]:5555", False),
+        ("tcp://10.1.2.3:5555", False),
+        ("tcp://eth0:5555", False),
+    ],
+)
+def test_what_is_local(endpoint: str, local: bool) -> None:
+    assert is_local(endpoint) is local

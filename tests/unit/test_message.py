@@ -11,6 +11,7 @@ from engines.types import FloatArray
 from stream.message import (
     MAX_EVENTS_PER_MESSAGE,
     REASONS,
+    Header,
     decode_message,
     encode_message,
 )
@@ -61,7 +62,7 @@ def test_frames_are_those_of_the_page(particles: FloatArray) -> None:
 
 def test_decoding_returns_what_was_encoded(particles: FloatArray) -> None:
     message = decode_message(encode_message("me", 2**64 - 1, 123, particles))
-    assert message.header == ("me", 2**64 - 1, 2, "<f4", 123, False)
+    assert message.header == Header("me", 2**64 - 1, 2, "<f4", 123, end=False)
     assert message.particles.dtype == np.float32
     assert len(message) == 2
     np.testing.assert_array_equal(message.particles, particles)
@@ -227,15 +228,6 @@ def test_tracker_refuses_a_repeated_message(again: int) -> None:
         tracker.check("a", again)
     assert caught.value.reason == "repeated"
     assert tracker.check("a", 6) == 0
-
-
-def test_tracker_forgets_the_source_silent_for_longest() -> None:
-    tracker = SequenceTracker(max_sources=2)
-    for source, seq in (("a", 0), ("b", 0), ("a", 1), ("c", 0)):
-        tracker.check(source, seq)
-    assert tracker.check("b", 0) == 0
-    with pytest.raises(MessageError):
-        tracker.check("c", 0)
 
 
 def test_leap_is_refused_until_the_next_message_confirms_it() -> None:

@@ -3,6 +3,9 @@
 import io
 import json
 import math
+import os
+import stat
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from stream.account import Rules
 from stream.alarms import FalseAlarmRate
 from stream.endpoints import Context, Socket, bound_endpoint, open_publisher, open_receiver
 from stream.monitor import Monitor
-from stream.results import JsonLines, Publisher, Table, duration
+from stream.results import JsonLines, Publisher, Table, duration, json_line
 from stream.window_result import WindowResult
 from tests.support import gaussians, small_artifact
 from tests.support_stream import closed_window
@@ -135,3 +138,145 @@ def test_published_result_is_the_line(
             sink.write(result)
         assert json.loads(sub.recv()) == json.loads(json.dumps(result.record()))
     sink.close()
+
+
+def numbered(result: WindowResult, n: int) -> list[WindowResult]:
+    return [replace(result, window=number) for number in range(n)]
+
+
+def windows(path: Path) -> list[int]:
+    text = path.read_text()
+    assert not text or text.endswith("\n")
+    return [json.loads(line)["window"] for line in text.splitlines()]
+
+
+def test_line_that_a_kill_tore_is_cut_off(tmp_path: Path, result: WindowResult) -> None:
+    path, line = tmp_path / "r.jsonl", json_line(result)
+    for place in range(0, len(line), 37):
+        path.write_text(line + line[:place])
+        sink = JsonLines(path)
+        sink.write(replace(result, window=1))
+        sink.close()
+        assert windows(path) == [0, 1]
+
+
+def test_other_text_at_the_end_is_kept(tmp_path: Path, result: WindowResult) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text("# notes of the shift")
+    sink = JsonLines(path)
+    sink.write(result)
+    sink.close()
+    notes, line = path.read_text().splitlines()
+    assert notes == "# notes of the shift"
+    assert json.loads(line)["window"] == 0
+
+
+def test_planned_lines_stand_there_once_wherever_a_kill_cut(
+    tmp_path: Path, result: WindowResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # thousands of them take their time
+    path, (old, *new) = tmp_path / "r.jsonl", numbered(result, 3)
+    sink = JsonLines(path)
+    sink.write(old)
+    plan = json.loads(json.dumps(sink.plan(new)))
+    sink.close()
+    start, planned = path.read_text(), "".join(map(json_line, new))
+    for place in range(len(planned) + 1):
+        path.write_text(start + planned[:place])
+        for _ in range(2):  # a second kill before anything else
+            again = JsonLines(path)
+            again.complete(plan)
+            again.close()
+        assert path.read_text() == start + planned, place
+
+
+def test_plan_holds_what_a_full_disk_refused(
+    tmp_path: Path, result: WindowResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, (first, second, third) = tmp_path / "r.jsonl", numbered(result, 3)
+    sink = JsonLines(path)
+    sink.write(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refusing)
+        with pytest.raises(OSError, match="no space"):
+            sink.write(second)
+    assert windows(path) == [0]
+    plan = json.loads(json.dumps(sink.plan([third])))
+    sink._file.close()
+    again = JsonLines(path)  # as after a kill
+    again.complete(plan)
+    again.close()
+    assert windows(path) == [0, 1, 2]
+
+
+def refusing(_file: int) -> None:
+    msg = "no space left on device"
+    raise OSError(msg)
+
+
+def test_full_disk_gets_its_lines_later(
+    tmp_path: Path, result: WindowResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r.jsonl"
+    sink = JsonLines(path)
+    first, *others = numbered(result, 5)
+    sink.write(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refusing)
+        for one in others[:3]:
+            with pytest.raises(OSError, match="no space"):
+                sink.write(one)
+            assert windows(path) == [0]
+    sink.write(others[3])
+    sink.close()
+    assert windows(path) == [0, 1, 2, 3, 4]
+
+
+def test_plan_of_another_file_is_left_alone(tmp_path: Path, result: WindowResult) -> None:
+    sink = JsonLines(tmp_path / "one.jsonl")
+    plan = sink.plan([result])
+    sink.close()
+    other = JsonLines(tmp_path / "two.jsonl")
+    other.complete(plan)
+    other.close()
+    assert windows(tmp_path / "two.jsonl") == []
+
+
+def test_pipe_gets_each_line_once(tmp_path: Path, result: WindowResult) -> None:
+    path, got = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: got.append(path.read_text()))
+    reader.start()
+    sink = JsonLines(path)
+    for one in numbered(result, 3):
+        plan = sink.plan([one])
+        sink.write(one)
+    sink.complete(plan)
+    sink.close()
+    reader.join()
+    assert [json.loads(line)["window"] for line in got[0].splitlines()] == [0, 1, 2]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_device_that_is_full_does_not_end_the_run(result: WindowResult) -> None:
+    sink = JsonLines(Path("/dev/full"))
+    for one in numbered(result, 3):
+        with pytest.raises(OSError, match="No space left"):
+            sink.write(one)
+    sink.complete(sink.plan([result]))
+    sink.close()
+
+
+def test_file_that_is_moved_away_keeps_whole_lines(tmp_path: Path, result: WindowResult) -> None:
+    path, moved = tmp_path / "r.jsonl", tmp_path / "r.jsonl.1"
+    sink = JsonLines(path)
+    first, second = numbered(result, 2)
+    sink.write(first)
+    path.rename(moved)
+    sink.write(second)
+    sink.close()
+    assert windows(moved) == [0, 1]
+    again = JsonLines(path)
+    again.write(replace(result, window=2))
+    again.close()
+    assert windows(path) == [2]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from stream.runner import TestRunner
+from stream.runner import GivenUp, TestRunner
 from stream.window import ClosedWindow
 from tests.support_stream import closed_window
 
@@ -20,10 +20,11 @@ class Bench:
     def __init__(self) -> None:
         self.begun, self.go = threading.Semaphore(0), threading.Semaphore(0)
         self.examined: list[int] = []
+        self.given_up: list[GivenUp] = []
         self.skipped: list[int] = []
         self.fail_on: int | None = None
 
-    def examine(self, closed: ClosedWindow) -> None:
+    def examine(self, closed: ClosedWindow, given_up: GivenUp) -> None:
         self.begun.release()
         if not self.go.acquire(timeout=WAIT_S):
             msg = "nobody let the test go on"
@@ -32,6 +33,7 @@ class Bench:
             msg = "this window cannot be tested"
             raise ValueError(msg)
         self.examined.append(closed.index)
+        self.given_up.append(given_up)
 
     def skip(self, closed: ClosedWindow) -> None:
         self.skipped.append(closed.index)
@@ -64,6 +66,7 @@ def test_newest_windows_wait_and_the_oldest_is_given_up(bench: Bench, runner: Te
     bench.go.release(3)
     runner.close()
     assert bench.examined == [0, 4, 5]
+    assert bench.given_up == [GivenUp(), GivenUp(3, 9), GivenUp(3, 9)]
     assert runner.n_waiting == 0
 
 

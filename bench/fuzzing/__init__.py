@@ -1,0 +1,1 @@
+"""Malformed messages and damaged files, and what the program makes of them."""

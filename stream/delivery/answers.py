@@ -1,0 +1,56 @@
+"""What is sent back to the peers of a ROUTER socket: the last word to each that is slow is kept."""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import zmq
+
+if TYPE_CHECKING:
+    from stream.endpoints import Socket
+
+__all__ = ["Answers"]
+
+
+class Answers:
+    """Sends control messages to peers; used by one thread.
+
+    Attributes:
+        socket: the ROUTER socket; None until there is one, and exchangeable.
+    """
+
+    def __init__(self) -> None:
+        """Owe nothing."""
+        self.socket: Socket | None = None
+        self._owed: dict[str, tuple[bytes, bytes]] = {}
+
+    @property
+    def n_owed(self) -> int:
+        """Acknowledgements that have still to go."""
+        return len(self._owed)
+
+    def say(self, peer: bytes, text: bytes) -> None:
+        """Send; what cannot go now, or to a peer that has gone, is made good by its hello."""
+        if self.socket is not None:
+            with contextlib.suppress(zmq.ZMQError):
+                self.socket.send_multipart([peer, text], zmq.DONTWAIT)
+
+    def acknowledge(self, source: str, peer: bytes, text: bytes) -> None:
+        """Send an acknowledgement; of those that cannot go now the last one of a source is kept."""
+        self._owed[source] = (peer, text)
+        self._try(source)
+
+    def catch_up(self) -> None:
+        """Send what is owed, as far as the peers read."""
+        for source in list(self._owed):
+            self._try(source)
+
+    def _try(self, source: str) -> None:
+        if self.socket is None:
+            return
+        try:
+            self.socket.send_multipart(list(self._owed[source]), zmq.DONTWAIT)
+        except zmq.Again:
+            return
+        except zmq.ZMQError:
+            pass  # it has gone, and will ask again
+        del self._owed[source]

@@ -1,0 +1,178 @@
+"""The embedder's part of the reliable exchange: it passes on what both sides say, keeps nothing.
+
+A message that is lost here, with a killed embedder or because the tester takes no more, was not
+acknowledged by the tester; its producer sends it again, by this embedder or another.
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+import zmq
+
+from engines.errors import MessageError
+from engines.types import FloatArray
+from stream.delivery import protocol
+from stream.delivery.admission import Admitted
+from stream.delivery.answers import Answers
+from stream.delivery.plain import receive_parts
+from stream.delivery.protocol import decode_control
+from stream.endpoints import Socket
+from stream.message import Frame, Header
+from stream.metrics import Metrics
+from stream.sparse_log import SparseLog
+from stream.wire import encode_embeddings
+
+__all__ = ["Relay"]
+
+_TESTER_WAIT_MS = 1000
+_MOST_SOURCES = 10_000
+_OWING_WAIT_MS = 10
+
+
+class Relay:
+    """Receiver, admission and way to the tester in one; used by one thread.
+
+    Args:
+        tester: a DEALER socket that connects to the tester.
+        fingerprint: of the engine.
+        metrics: counts what is refused here.
+        sparse_log: for trouble that may repeat.
+
+    Attributes:
+        n_dropped: messages that the tester did not take in time; they will come again.
+    """
+
+    #: How old a message may be is the tester's to say.
+    max_age_s = math.inf
+
+    def __init__(
+        self, tester: Socket, fingerprint: str, metrics: Metrics, sparse_log: SparseLog
+    ) -> None:
+        """Know no source."""
+        self._tester, self._fingerprint = tester, fingerprint
+        self._metrics, self._sparse_log = metrics, sparse_log
+        self._peers: dict[str, bytes] = {}
+        self._ends: dict[str, int] = {}
+        self._peer = b""
+        self._answers = Answers()
+        self.n_dropped = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every source that has ended has been told that the tester has all of it."""
+        return not self._ends and not self._answers.n_owed
+
+    @property
+    def socket(self) -> Socket | None:
+        """The ROUTER socket that producers connect to; None until there is one."""
+        return self._answers.socket
+
+    @socket.setter
+    def socket(self, socket: Socket | None) -> None:
+        self._answers.socket = socket
+
+    def receive(self, wait_ms: int) -> list[Frame] | None:
+        """Return the frames of the next event message; pass on control messages of both sides."""
+        if self.socket is None:
+            return None
+        while True:
+            self._pass_back()
+            parts = receive_parts(self.socket)
+            if parts is None:
+                if not self._wait(self.socket, wait_ms):
+                    return None
+                continue
+            self._peer = bytes(parts[0])
+            if len(parts) != 2:
+                return parts[1:]
+            self._pass_on(bytes(parts[1]))
+
+    def admits(self, header: Header) -> bool:
+        """Return True: which messages count is the tester's to say."""
+        self._meet(header.source)
+        return True
+
+    def accept(self, header: Header, frames: Sequence[Frame]) -> Admitted:
+        """Take a message; what is missing is counted by the tester."""
+        del frames
+        if header.end:
+            self._ends[header.source] = header.seq + 1
+        return Admitted(0)
+
+    def refuse(self, header: Header | None, exc: MessageError) -> None:
+        """Tell the tester that a message will not come, which tells its producer."""
+        if header is None:
+            self._answers.say(self._peer, protocol.refused("", -1, exc.reason, str(exc)))
+        else:
+            self._on(protocol.refused(header.source, header.seq, exc.reason, str(exc)))
+
+    def send(self, header: Header, embeddings: FloatArray) -> bool:
+        """Send one message's embeddings, (n, d); return whether the tester took it in time."""
+        frames = encode_embeddings(header, embeddings, self._fingerprint)
+        for wait_ms in (0, _TESTER_WAIT_MS):
+            if wait_ms:
+                self._tester.poll(wait_ms, zmq.POLLOUT)
+            with contextlib.suppress(zmq.Again):
+                self._tester.send_multipart(frames, zmq.DONTWAIT)
+                return True
+        self.n_dropped += 1
+        text = "it takes no more, or is not there; producers send again"
+        self._sparse_log.log("message not passed to the tester", text)
+        return False
+
+    def _wait(self, socket: Socket, wait_ms: int) -> bool:
+        if self._answers.n_owed:
+            wait_ms = min(wait_ms, _OWING_WAIT_MS)
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(self._tester, zmq.POLLIN)
+        return bool(poller.poll(max(0, wait_ms)))
+
+    def _pass_on(self, frame: bytes) -> None:
+        """Pass a producer's greeting on."""
+        try:
+            control = decode_control(frame)
+        except MessageError as exc:
+            self._metrics.rejected[exc.reason] += 1
+            self._sparse_log.log(f"message refused ({exc.reason})", str(exc))
+            self._answers.say(self._peer, protocol.refused("", -1, exc.reason, str(exc)))
+            return
+        self._meet(control.source)
+        if control.op == "hello":
+            self._on(frame)
+
+    def _pass_back(self) -> None:
+        """Pass back what the tester has said."""
+        self._answers.catch_up()
+        while True:
+            try:
+                frame = self._tester.recv_multipart(zmq.DONTWAIT)[0]
+            except zmq.Again:
+                return
+            try:
+                control = decode_control(frame)
+            except MessageError as exc:
+                self._sparse_log.log("the tester sent what is no control message", str(exc))
+                continue
+            if control.op == "refused" and not control.source:
+                self._sparse_log.log("message refused by the tester", control.text)
+            if control.source in self._peers:
+                peer = self._peers[control.source]
+                if control.op == "ack":
+                    self._answers.acknowledge(control.source, peer, frame)
+                else:
+                    self._answers.say(peer, frame)
+            end = self._ends.get(control.source)
+            if end is not None and control.op in ("ack", "welcome") and control.next >= end:
+                del self._ends[control.source]
+
+    def _meet(self, source: str) -> None:
+        if source not in self._peers and len(self._peers) >= _MOST_SOURCES:
+            self._peers.pop(next(iter(self._peers)))
+        self._peers[source] = self._peer
+
+    def _on(self, frame: bytes) -> None:
+        """Send to the tester; what does not go is said again by the producer."""
+        with contextlib.suppress(zmq.Again):
+            self._tester.send(frame, zmq.DONTWAIT)

@@ -1,0 +1,151 @@
+"""Who may read the HTTP port: TLS, client certificates, a password."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from engines.errors import ArtifactError
+from stream.security.curve import check_private
+
+__all__ = ["Password", "Verdict", "hashed", "tls_context"]
+
+#: scrypt's cost: 16 MB and about 50 ms, RFC 7914.
+_N, _R, _P = 2**14, 8, 1
+_BYTES = 32
+#: Seconds between two passwords that are hashed: who guesses costs the stream next to nothing.
+_EVERY_S = 1.0
+_HASHED = re.compile(r"scrypt\$([0-9a-f]{32})\$([0-9a-f]{64})")
+_FORM = "one line, user:password, or as make-keys --http-user writes it"
+
+#: True: it is right; False: it is wrong; None: too many were tried, come again.
+Verdict = bool | None
+
+
+class Password:
+    """One user and one password, compared in constant time.
+
+    Args:
+        user: the name.
+        stored: the password, or its hash of the form scrypt$SALT$HASH.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, user: str, stored: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Know no right password yet where only its hash is known."""
+        self._user, self._clock = user, clock
+        self._key = secrets.token_bytes(_BYTES)
+        hashed_form = _HASHED.fullmatch(stored)
+        self._salt, self._hash = (
+            map(bytes.fromhex, hashed_form.groups()) if hashed_form else (b"", b"")
+        )
+        # What was right once is known again without hashing it slowly.
+        self._right = b"" if hashed_form else self._digest(f"{user}:{stored}".encode())
+        self._lock, self._next_s = threading.Lock(), 0.0
+
+    @classmethod
+    def read(cls, path: Path) -> "Password":
+        """Read a password file: one line, `user:password` or `user:scrypt$SALT$HASH`.
+
+        Raises:
+            ArtifactError: if it is missing, open to others, or has another form.
+        """
+        check_private(path, "password file")
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as exc:
+            msg = f"cannot read the password file {path} ({exc}); it must be {_FORM}"
+            raise ArtifactError(msg) from exc
+        user, _, stored = lines[0].partition(":") if len(lines) == 1 else ("", "", "")
+        damaged = stored.startswith("scrypt$") and not _HASHED.fullmatch(stored)
+        if not user or not stored or damaged:
+            msg = f"the password file {path} must be {_FORM}; it is not"
+            raise ArtifactError(msg)
+        return cls(user, stored)
+
+    def check(self, authorization: str) -> Verdict:
+        """Judge the Authorization header of a request; empty where there is none."""
+        scheme, _, encoded = authorization.partition(" ")
+        try:
+            given = base64.b64decode(encoded.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        if scheme.lower() != "basic" or not given:
+            return False
+        if self._right and hmac.compare_digest(self._digest(given), self._right):
+            return True
+        return self._check_hash(given) if self._hash else False
+
+    def _check_hash(self, given: bytes) -> Verdict:
+        """Hash what was given, once a second at most, whoever asks."""
+        with self._lock:
+            now = self._clock()
+            if now < self._next_s:
+                return None
+            self._next_s = now + _EVERY_S
+        user, _, password = given.partition(b":")
+        same_user = hmac.compare_digest(user, self._user.encode())
+        same_password = hmac.compare_digest(_scrypt(password, self._salt), self._hash)
+        if same_user and same_password:
+            self._right = self._digest(given)
+            return True
+        return False
+
+    def _digest(self, given: bytes) -> bytes:
+        return hmac.digest(self._key, given, "sha256")
+
+
+def hashed(password: str) -> str:
+    """Return the salted scrypt hash of a password, as a password file holds it."""
+    salt = secrets.token_bytes(16)
+    return f"scrypt${salt.hex()}${_scrypt(password.encode(), salt).hex()}"
+
+
+def _scrypt(password: bytes, salt: bytes) -> bytes:
+    return hashlib.scrypt(password, salt=salt, n=_N, r=_R, p=_P, dklen=_BYTES)
+
+
+def tls_context(cert: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+    """Return what serves HTTPS, from TLS 1.2 on.
+
+    Args:
+        cert: the certificate chain, PEM.
+        key: its private key, PEM, without a passphrase.
+        client_ca: if given, clients must show a certificate that it signed.
+
+    Raises:
+        ArtifactError: if a file is missing, of another kind, or the key is open to others.
+    """
+    check_private(key, "HTTP key")
+    # As prometheus_client's start_http_server does, whose own helper is private.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert, key, password=_no_passphrase)
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ValueError) as exc:
+        names = ", ".join(str(path) for path in (cert, key, client_ca) if path is not None)
+        reason = str(exc).partition(" (_ssl")[0]
+        msg = (
+            f"{names} must be a PEM certificate, its key and a CA's certificate ({reason}); "
+            "check --http-cert, --http-key and --http-client-ca"
+        )
+        raise ArtifactError(msg) from exc
+    return context
+
+
+def _no_passphrase() -> NoReturn:
+    msg = "the key has a passphrase, which nobody is there to enter"
+    raise ValueError(msg)

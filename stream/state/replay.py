@@ -1,0 +1,102 @@
+"""Stored messages as blocks again: decoded and embedded as they were when they came."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from engines.engine import Engine
+from engines.errors import EngineError
+from engines.types import FloatArray
+from stream.block import Block
+from stream.features import PendingFeatures
+from stream.message import EVENT_ROW, Header
+from stream.state.store import StoredMessage
+from stream.wire import NO_KINEMATICS, Wire
+
+__all__ = ["replayed"]
+
+
+class _Message(NamedTuple):
+    stored: StoredMessage
+    header: Header
+    rows: FloatArray
+
+
+def replayed(
+    stored: Sequence[StoredMessage],
+    wire: Wire,
+    engine: Engine,
+    featurise: Callable[[FloatArray], PendingFeatures],
+    max_batch: int,
+) -> Generator[Block, None, int]:
+    """Yield a block for each stored message that holds events, in order.
+
+    Args:
+        stored: the messages.
+        wire: what they hold.
+        engine: what embedded them.
+        featurise: queues (n, d) embeddings for their features.
+        max_batch: events embedded together.
+
+    Returns:
+        Messages after the last block that are missing: the next block is to say so.
+    """
+    n_lost = 0
+    for batch in _batches((_read(one, wire) for one in stored), max_batch):
+        for message, embeddings in _embedded(batch, engine):
+            if embeddings is None:  # it was refused when it came, and is again
+                n_lost += message.stored.n_missing + 1
+                continue
+            yield Block(
+                source=message.header.source,
+                seq=message.header.seq,
+                t_ns=message.header.t_ns,
+                particles=message.rows if wire.row == EVENT_ROW else NO_KINEMATICS,
+                embeddings=embeddings,
+                features=featurise(embeddings),
+                n_missing=message.stored.n_missing + n_lost,
+                number=message.stored.number,
+            )
+            n_lost = 0
+    return n_lost
+
+
+def _read(stored: StoredMessage, wire: Wire) -> _Message:
+    header = wire.header((stored.header, stored.payload))
+    rows = np.empty((header.n, *wire.row), dtype=np.float32)
+    wire.read(stored.payload, header, rows)
+    return _Message(stored, header, rows)
+
+
+def _batches(messages: Iterable[_Message], max_batch: int) -> Iterator[list[_Message]]:
+    batch: list[_Message] = []
+    n = 0
+    for message in messages:
+        if batch and n + message.header.n > max_batch:
+            yield batch
+            batch, n = [], 0
+        if message.header.n:
+            batch.append(message)
+            n += message.header.n
+    if batch:
+        yield batch
+
+
+def _embedded(
+    batch: list[_Message], engine: Engine
+) -> Iterator[tuple[_Message, FloatArray | None]]:
+    """Embed a batch; where the encoder refuses it, each message alone."""
+    try:
+        embeddings = engine.embed(np.concatenate([message.rows for message in batch]))
+    except EngineError:
+        for message in batch:
+            if len(batch) == 1:
+                yield message, None
+            else:
+                yield from _embedded([message], engine)
+        return
+    ends = accumulate((message.header.n for message in batch), initial=0)
+    for message, (start, stop) in zip(batch, pairwise(ends), strict=True):
+        yield message, embeddings[start:stop]

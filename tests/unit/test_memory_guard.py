@@ -1,0 +1,175 @@
+"""The guard's judgement: when a socket is reset, when it is not, and what is believed its own."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import pytest
+
+from engines.errors import EndpointError
+from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
+from stream.memory_guard import GuardedReceiver, MemoryGuard, default_limit_bytes, read_rss_bytes
+from stream.message import Frame
+from stream.security.options import parse_size_bytes
+
+Track: TypeAlias = Callable[[Socket], Socket]
+GIB, MIB = 2**30, 2**20
+
+
+class Machine:
+    """What the guard sees: time, memory, descriptors."""
+
+    def __init__(self) -> None:
+        self.now_s, self.rss, self.descriptors = 0.0, GIB, 10
+        self.freed_to: int | None = GIB
+        self.n_reads = 0
+
+    def read_rss(self) -> int:
+        self.n_reads += 1
+        return self.rss
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def guard(context: Context, machine: Machine) -> Iterator[MemoryGuard]:
+    def open_socket(endpoint: str) -> Socket:
+        if machine.n_reads and machine.freed_to is not None:
+            machine.rss = machine.freed_to
+        return open_receiver(context, endpoint)
+
+    made = MemoryGuard(
+        open_socket,
+        "tcp://127.0.0.1:*",
+        2 * GIB,
+        read_rss=machine.read_rss,
+        count_descriptors=lambda: (machine.descriptors, 100),
+        clock=lambda: machine.now_s,
+    )
+    yield made
+    made.close()
+
+
+def test_nothing_happens_below_the_limit(guard: MemoryGuard, machine: Machine) -> None:
+    socket = guard.socket
+    for step in range(100):
+        machine.now_s = step * 0.01
+        assert guard.check(socket) is socket
+    assert guard.n_resets == 0
+    assert machine.n_reads <= 21
+
+
+def test_socket_is_replaced_at_its_endpoint(
+    guard: MemoryGuard, machine: Machine, context: Context, track: Track
+) -> None:
+    endpoint = bound_endpoint(guard.socket)
+    push = track(open_sender(context, endpoint))
+    before, machine.rss = guard.socket, 3 * GIB
+    machine.now_s = 1.0
+    after = guard.check(before)
+    assert after is guard.socket is not before
+    assert before.closed
+    assert bound_endpoint(after) == endpoint
+    assert guard.n_resets == 1
+    assert push.poll(10_000, 2)  # the producer connects again by itself
+    push.send(b"x")
+    assert after.poll(10_000)
+    machine.now_s = 2.0
+    assert guard.check(after) is after
+
+
+def test_memory_that_stays_is_the_consumers_own_and_resets_do_not_repeat(
+    guard: MemoryGuard, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.rss = machine.freed_to = 3 * GIB
+    for step in range(1, 50):
+        machine.now_s = float(step)
+        guard.check(guard.socket)
+    assert guard.n_resets == 1
+    assert "give it more by --max-memory" in caplog.text
+    machine.rss = 3 * GIB + 300 * MIB  # but what comes on top is not
+    machine.now_s = 60.0
+    guard.check(guard.socket)
+    assert guard.n_resets == 2
+
+
+def test_limit_comes_back_when_the_memory_is_gone(guard: MemoryGuard, machine: Machine) -> None:
+    machine.rss = machine.freed_to = 3 * GIB
+    machine.now_s = 1.0
+    guard.check(guard.socket)
+    machine.rss = machine.freed_to = GIB
+    machine.now_s = 3.0
+    guard.check(guard.socket)
+    machine.rss = 2 * GIB + MIB
+    machine.now_s = 4.0
+    guard.check(guard.socket)
+    assert guard.n_resets == 2
+
+
+def test_descriptors_are_guarded_too(guard: MemoryGuard, machine: Machine) -> None:
+    machine.descriptors, machine.now_s = 81, 1.0
+    guard.check(guard.socket)
+    assert guard.n_resets == 1
+
+
+def test_endpoint_taken_meanwhile_is_an_error(
+    context: Context, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_socket(endpoint: str) -> Socket:
+        if machine.n_reads:
+            raise EndpointError(endpoint)
+        return open_receiver(context, endpoint)
+
+    monkeypatch.setattr("stream.memory_guard._OPEN_WITHIN_S", 0.05)
+    guard = MemoryGuard(
+        open_socket,
+        "tcp://127.0.0.1:*",
+        GIB // 2,
+        read_rss=machine.read_rss,
+        clock=lambda: machine.now_s,
+    )
+    machine.now_s = 1.0
+    with pytest.raises(EndpointError):
+        guard.check(guard.socket)
+    guard.close()
+
+
+def test_receiver_is_given_each_new_socket(guard: MemoryGuard, machine: Machine) -> None:
+    class Receiver:
+        def __init__(self) -> None:
+            self.socket: Socket | None = None
+
+        def receive(self, wait_ms: int) -> list[Frame] | None:
+            assert self.socket is not None
+            assert not self.socket.closed
+            return [b"%d" % wait_ms]
+
+    receiver = Receiver()
+    guarded = GuardedReceiver(receiver, guard)
+    assert receiver.socket is guard.socket
+    assert guarded.receive(3) == [b"3"]
+    machine.rss, machine.now_s = 3 * GIB, 1.0
+    assert guarded.receive(4) == [b"4"]
+    assert guard.n_resets == 1
+    assert receiver.socket is guard.socket
+
+
+def test_resident_memory_is_this_process() -> None:
+    before = read_rss_bytes()
+    held = bytearray(b"\1" * (64 * MIB))
+    assert read_rss_bytes() - before > 32 * MIB
+    assert len(held) == 64 * MIB
+
+
+def test_default_limit_holds_the_windows() -> None:
+    assert default_limit_bytes(GIB, 10_000, 1000, 16) == 2 * GIB + 180_000_000
+
+
+@pytest.mark.parametrize("text", ["", "0", "4GB", "-1GiB", "GiB", "1 GiB", "nan", "1e9"])
+def test_what_is_no_size(text: str) -> None:
+    import argparse
+
+    with pytest.raises(argparse.ArgumentTypeError, match="512MiB"):
+        parse_size_bytes(text)

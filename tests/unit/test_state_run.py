@@ -1,0 +1,247 @@
+"""A run that is kept goes on after a kill at any instant as if nothing had happened."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
+import pytest
+
+from engines.reference_file import ReferenceArtifact
+from engines.types import AnyArray, FloatArray
+from stream.state.store import StateStore
+from tests.support import small_artifact, window_spec
+from tests.support_state import INPUTS, Camera, Kept, events, feed, keeping, lines, message
+
+
+class Options(TypedDict):
+    n_panes: int
+    refuse: Callable[[FloatArray], AnyArray]
+
+
+Messages: TypeAlias = list[tuple[str, int, list[bytes]]]
+N_WINDOW = 200
+CURSED_GEV = 666.0
+
+
+@pytest.fixture(scope="module")
+def counts() -> ReferenceArtifact:
+    return small_artifact(n_toys=29, scales=(2,))
+
+
+@pytest.fixture(scope="module")
+def times() -> ReferenceArtifact:
+    """Windows of a second of 200 events."""
+    return small_artifact(window_spec("time", N_WINDOW), n_toys=29, scales=(2,))
+
+
+def cursed(particles: FloatArray) -> FloatArray:
+    return np.asarray(particles[:, 0, 0] == CURSED_GEV, dtype=np.float32)
+
+
+def stream(n_messages: int = 32, per_message: int = 50) -> Messages:
+    """Two sources, of which one loses messages, and one that the encoder refuses now and then."""
+    made: Messages = []
+    seqs = {"a": 0, "b": 0}
+    for number in range(n_messages):
+        source = "ab"[number % 3 == 0]
+        seqs[source] += 1 + (number % 11 == 5)
+        particles = events(per_message, number)
+        if number % 13 == 7:
+            particles[3, 0, 0] = CURSED_GEV
+        if number % 9 == 4:
+            particles[:20, 1:5, 1] += 4.0
+        frames = message(source, seqs[source], particles, -20.0 + 0.2 * number)
+        made.append((source, seqs[source], frames))
+    made.append(("a", seqs["a"] + 1, message("a", seqs["a"] + 1, events(0, 0))))
+    return made
+
+
+def decided(folder: Path) -> dict[str, Any]:
+    """Return the accounts of a run that nobody is at."""
+    store = StateStore(folder / "state", INPUTS)
+    try:
+        _, accounts, *_ = store.read("decided")
+        return dict(accounts["decided"])
+    finally:
+        store.close()
+
+
+def ones(folder: Path) -> list[dict[str, Any]]:
+    """Return the results of single windows."""
+    return [line for line in lines(folder) if line["scale"] == 1]
+
+
+def n_open(kept: Kept) -> int:
+    return int(kept.metrics.n_open())
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_panes"), [("counts", 1), ("counts", 4), ("times", 1), ("times", 2)]
+)
+def test_kill_at_any_write_changes_nothing(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, n_panes: int
+) -> None:
+    artifact = request.getfixturevalue(kind)
+    folder, options = tmp_path / "run", Options(n_panes=n_panes, refuse=cursed)
+    camera = Camera(folder, tmp_path / "pictures")
+    messages = stream()
+    with pytest.MonkeyPatch.context() as patch:
+        camera.watch(patch)
+        with keeping(folder, artifact, **options) as kept:
+            feed(kept, messages)
+            left = n_open(kept)
+    calm = lines(folder)
+    assert len(calm) >= 5
+    assert any(line["n_missing"] for line in calm)
+    picked = np.linspace(0, camera.n - 1, 12).astype(int)
+    for number in picked:
+        camera.bring_back(number)
+        with keeping(folder, artifact, **options) as kept:
+            feed(kept, messages)
+            assert n_open(kept) == left
+        assert lines(folder) == calm, f"killed at write {number} of {camera.n}"
+
+
+def test_kill_upon_kill_changes_nothing(tmp_path: Path, counts: ReferenceArtifact) -> None:
+    messages = stream(60)
+    with keeping(tmp_path / "calm", counts, refuse=cursed) as kept:
+        feed(kept, messages)
+    folder, n_lives = tmp_path / "run", 0
+    rng = np.random.default_rng(3)
+    while True:
+        camera = Camera(folder, tmp_path / f"pictures{n_lives}")
+        with pytest.MonkeyPatch.context() as patch:
+            camera.watch(patch)
+            with keeping(folder, counts, refuse=cursed, clean=False) as kept:
+                known = kept.state.sources
+                rest = [one for one in messages if one[1] >= known.get(one[0], 0)]
+                feed(kept, rest[:12])
+        n_lives += 1
+        if not rest:
+            break
+        camera.bring_back(int(rng.integers(camera.n // 2, camera.n)))
+        shutil.rmtree(camera.pictures)
+    assert n_lives > 4
+    assert lines(folder) == lines(tmp_path / "calm")
+
+
+def test_clean_end_is_noted_and_a_kill_too(tmp_path: Path, counts: ReferenceArtifact) -> None:
+    with keeping(tmp_path, counts) as kept:
+        assert kept.state.clean is None
+        assert kept.state.is_new
+    with keeping(tmp_path, counts, clean=False) as kept:
+        assert kept.state.clean is True
+    with keeping(tmp_path, counts) as kept:
+        assert kept.state.clean is False
+        assert not kept.state.is_new
+        assert kept.state.name == "r"
+
+
+def test_open_window_is_taken_up(tmp_path: Path, counts: ReferenceArtifact) -> None:
+    messages = stream(n_messages=7)[:-1]  # 350 events
+    with keeping(tmp_path, counts) as kept:
+        feed(kept, messages)
+    with keeping(tmp_path, counts) as kept:
+        assert n_open(kept) == 150
+        assert kept.metrics.n_recovered == 150
+        kept.consumer.take([message("c", 0, events(50, 99))])
+    assert [line["window"] for line in ones(tmp_path)] == [0, 1]
+    assert [line["trials"] for line in ones(tmp_path)] == [1, 2]
+
+
+def test_messages_that_no_window_needs_are_forgotten(
+    tmp_path: Path, counts: ReferenceArtifact
+) -> None:
+    with keeping(tmp_path, counts) as kept:
+        for seq in range(200):
+            kept.consumer.take([message("a", seq, events(50, seq))])
+    store = StateStore(tmp_path / "state", INPUTS)
+    assert list(store.messages()) == []
+    store.close()
+    assert (tmp_path / "state" / "run.sqlite").stat().st_size < 4 << 20
+
+
+def test_accounts_hold_every_window(tmp_path: Path, counts: ReferenceArtifact) -> None:
+    """With one that may wait, most are skipped: tested, skipped and open events are all."""
+    for life in range(3):
+        with keeping(tmp_path, counts, max_waiting=1) as kept:
+            particles = events(50, life)
+            frames = [message("a", 100 * life + seq, particles) for seq in range(100)]
+            kept.consumer.take(frames)
+            n_left = n_open(kept)
+    accounts = decided(tmp_path)
+    total = sum(accounts.get(f"events {what}", 0) for what in ("tested", "skipped", "failed"))
+    assert total + n_left == 3 * 100 * 50
+    windows = sum(accounts.get(f"windows {what}", 0) for what in ("tested", "skipped", "failed"))
+    assert windows * N_WINDOW == total
+    assert accounts["windows tested"] == len(ones(tmp_path))
+
+
+def test_failed_windows_are_in_the_account(
+    tmp_path: Path, counts: ReferenceArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with keeping(tmp_path, counts) as kept:
+        monitor = kept.consumer.tester._monitor
+        original = monitor.examine
+
+        def examine(window: Any, *, confirm: bool = True) -> Any:  # noqa: ANN401
+            if window.index in (1, 2):
+                msg = "t must be finite"
+                raise FloatingPointError(msg)
+            return original(window, confirm=confirm)
+
+        monkeypatch.setattr(monitor, "examine", examine)
+        kept.consumer.take([message("a", seq, events(50, seq)) for seq in range(20)])
+    assert decided(tmp_path) == {
+        "windows tested": 3,
+        "events tested": 600,
+        "windows failed": 2,
+        "events failed": 400,
+        "windows skipped": 0,
+        "events skipped": 0,
+    }
+    assert [line["window"] for line in ones(tmp_path)] == [0, 3, 4]
+
+
+def test_what_was_missing_before_a_kill_is_missing_after(
+    tmp_path: Path, counts: ReferenceArtifact
+) -> None:
+    """Of a refused message whose successor comes only after the restart."""
+    particles = events(50, 0)
+    particles[0, 0, 0] = CURSED_GEV
+    with keeping(tmp_path, counts, refuse=cursed, clean=False) as kept:
+        kept.consumer.take([message("a", 0, events(50, 1))])
+        kept.consumer.take([message("a", 1, particles)])
+    with keeping(tmp_path, counts, refuse=cursed) as kept:
+        kept.consumer.take([message("a", seq, events(50, seq)) for seq in (2, 3, 4)])
+    assert [line["n_missing"] for line in ones(tmp_path)] == [1]
+
+
+def test_huge_leap_does_not_stop_the_writer(tmp_path: Path, counts: ReferenceArtifact) -> None:
+    with keeping(tmp_path, counts) as kept:
+        kept.consumer.take([message("a", 0, events(50, 0))])
+        for seq in (2**64 - 3, 2**64 - 2, 2**64 - 1):  # believed at the second
+            kept.consumer.take([message("a", seq, events(50, 1))])
+        kept.consumer.take([message("b", seq, events(50, seq)) for seq in range(9)])
+    assert sum(line["n_events"] for line in ones(tmp_path)) == 600
+    with keeping(tmp_path, counts) as kept:
+        assert kept.state.sources["a"] == 2**64
+
+
+def test_clock_set_back_between_lives_charges_nothing_for_it(
+    tmp_path: Path, counts: ReferenceArtifact
+) -> None:
+    with keeping(tmp_path, counts) as kept:
+        feed(kept, stream(8))
+    store = StateStore(tmp_path / "state", INPUTS)
+    n_windows, accounts, results, saved_s = store.read("decided")
+    future = [n_windows, accounts, results, saved_s + 1e7]
+    store.write(about={"decided": future})
+    store.close()
+    with keeping(tmp_path, counts) as kept:
+        kept.consumer.take([message("c", seq, events(50, seq)) for seq in range(8)])
+    one = ones(tmp_path)
+    assert [line["trials"] for line in one] == list(range(1, len(one) + 1))
+    assert all(0 <= line["spacing_s"] < 100 for line in one)
