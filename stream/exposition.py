@@ -85,6 +85,8 @@ class _Exposition(Collector):
         text = "Messages that came again, not counted again"
         yield _counter("duplicate_messages", text, m.n_duplicates)
         yield _counter("recovered_events", "Events taken up from the state", m.n_recovered)
+        text = "Messages whose time of production lay ahead, taken as that of arrival"
+        yield _counter("restamped_messages", text, m.n_restamped)
         text = "Writes of the state that failed and were tried again"
         yield _counter("state_failures", text, m.n_state_failures)
         text = "Events accepted, by source; of many, the later ones are 'other'"

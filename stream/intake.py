@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import msgpack
+
 from engines.errors import MessageError
 from engines.types import FloatArray
 from stream.batch import MicroBatch
@@ -22,6 +24,7 @@ __all__ = ["Emit", "Intake"]
 Emit: TypeAlias = Callable[[FloatArray, Sequence[Arrival], float], None]
 
 _MAX_CLOCK_AHEAD_S = 5.0
+_MAX_AHEAD_NS = round(_MAX_CLOCK_AHEAD_S * 1e9)
 _MAX_SOURCES = 500
 
 
@@ -95,6 +98,8 @@ class Intake:
                 self.close_batch()
                 received_s, received_ns = time.perf_counter(), self._now_ns()
             self._wire.read(frames[1], header, self._batch.rows(header.n))
+            if self._admission.lasts and header.t_ns > received_ns + _MAX_AHEAD_NS:
+                header, frames = self._set_right(header, frames, received_ns)
             wire_s = _age_s(header, received_ns, self._admission.max_age_s)
             n_missing, number = self._admission.accept(header, frames)
         except MessageError as exc:
@@ -107,6 +112,20 @@ class Intake:
             self._sparse_log.log("missing messages", text)
         decoded_s = time.perf_counter()
         self._batch.add(Arrival(header, n_missing, wire_s, received_s, decoded_s, number))
+
+    def _set_right(
+        self, header: Header, frames: Sequence[Frame], now_ns: int
+    ) -> tuple[Header, list[Frame]]:
+        """Take the time of arrival for one of production that lies ahead, here and where kept.
+
+        A message that will not come again must not be lost over a clock that is set wrong.
+        """
+        self._metrics.n_restamped += 1
+        text = f"t_ns of source {header.source!r} lies ahead; taken as now; set its clock right"
+        self._sparse_log.log("clock ahead", text)
+        fields = msgpack.unpackb(frames[0])
+        stamped = msgpack.packb({**fields, "t_ns": now_ns})
+        return header._replace(t_ns=now_ns), [stamped, *frames[1:]]
 
     def close_batch(self) -> None:
         """Emit the events of the micro-batch, and begin another."""

@@ -89,6 +89,7 @@ class Metrics:
         n_state_failures: writes of it that failed and were tried again.
         n_duplicates: messages that came again and were not counted again.
         n_recovered: events that a restart took up from the state.
+        n_restamped: messages whose time of production lay ahead, taken as produced on arrival.
     """
 
     def __init__(self, stages: Stages | None = None) -> None:
@@ -116,7 +117,7 @@ class Metrics:
         self.reference_created_s = self.far_hz = 0.0
         self.gpu_memory: Callable[[], tuple[int, int]] | None = None
         self.state = Durations(["state"])
-        self.n_state_failures = self.n_duplicates = self.n_recovered = 0
+        self.n_state_failures = self.n_duplicates = self.n_recovered = self.n_restamped = 0
 
     @property
     def n_rejected(self) -> int:

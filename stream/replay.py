@@ -12,9 +12,11 @@ import numpy as np
 from engines.events import N_FEATURES, N_OBJECTS
 from engines.types import AnyArray, FloatArray
 
-__all__ = ["Batch", "EventFeed", "Injection", "Pacer", "replay"]
+__all__ = ["DEFAULT_FRACTION", "Batch", "EventFeed", "Injection", "Pacer", "replay"]
 
 _LOGGER = logging.getLogger(__name__)
+#: Of signal, where a signal is injected.
+DEFAULT_FRACTION = 0.01
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 _POLL_MS = 100
 _SUBSCRIBER_WAIT_S = 2.0
 _DRAIN_MS = 60_000
+_LAST_ACKS_S = 5.0
 _NOTICE_AFTER_S = 1.0
 _END_WAIT_MS = 1000
 _NO_EVENTS = np.empty((0, N_OBJECTS, N_FEATURES), dtype=np.float32)
@@ -220,4 +221,12 @@ class ReliableSender:
         Raises:
             EndpointError: if they did not come in time, or messages were refused.
         """
-        self._producer.flush(self._timeout_s)
+        if not self.stopped():
+            self._producer.flush(self._timeout_s)
+        n_left = self._producer.drain(_LAST_ACKS_S)
+        if n_left:
+            msg = (
+                f"{n_left} messages of {self.source!r} must be acknowledged, and were not before "
+                "the stop; start it again with the same options to send them"
+            )
+            raise EndpointError(msg)

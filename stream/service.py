@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from engines.errors import EngineError, MessageError
 from engines.reference_file import ReferenceFacts
 from engines.types import FloatArray
 from stream.batch import MicroBatch
-from stream.block import Block
+from stream.block import Block, Part
 from stream.delivery.admission import Admission, Receiver
 from stream.delivery.plain import PlainAdmission
 from stream.features import Featuriser, PendingFeatures
@@ -30,7 +30,8 @@ from stream.stages import Arrival
 from stream.state.replay import replayed
 from stream.state.run import RunState
 from stream.tester import Outputs, Tester
-from stream.window import ClosedWindow, NoWindows, Windows
+from stream.tumbling import NoWindows
+from stream.window import ClosedWindow, Windows
 from stream.wire import NO_KINEMATICS, EventWire, Wire
 
 __all__ = ["DEFAULT_LIMITS", "NOTHING_KEPT", "Consumer", "Keeping", "Limits"]
@@ -38,6 +39,7 @@ __all__ = ["DEFAULT_LIMITS", "NOTHING_KEPT", "Consumer", "Keeping", "Limits"]
 _LOG = logging.getLogger(__name__)
 _IDLE_MS = 100
 _DRAIN_S = 5.0
+_JOIN_S = 10.0
 #: Times the square root of the events expected in a time window.
 _LARGEST_MESSAGE = 0.5
 #: Micro-batches of full size that a slab of memory holds.
@@ -149,24 +151,35 @@ class Consumer:
         What has been received by then is still processed and every closed window tested; once
         stopped, alarms are no longer confirmed, so that the end comes soon.
         """
-        while not stopped() and not (exit_on_end and self.intake.all_ended):
+        started_s = time.monotonic()
+        while not stopped() and not (exit_on_end and self._has_ended(started_s)):
             self.intake.gather(receiver, self._limits.max_delay_s, idle_ms=_IDLE_MS)
         self._confirms = not stopped()
         deadline = time.monotonic() + _DRAIN_S
         while time.monotonic() < deadline and self.intake.gather(receiver, 0.0):
             pass
 
+    def _has_ended(self, started_s: float) -> bool:
+        """Return whether every source has ended; others may join those of an earlier life."""
+        waited = time.monotonic() - started_s > _JOIN_S
+        return self.intake.all_ended and (waited or self._metrics.n_messages > 0)
+
     def recover(self) -> None:
-        """Take up the run that the state holds: the open window, and those not decided yet."""
+        """Take up the run that the state holds: the open window, and those not decided yet.
+
+        Raises:
+            EngineError: if the encoder cannot embed again what it had embedded.
+        """
         if self._state is None:
             return
         before, after = self._state.take_stored()
-        for one in (*before, *after):
-            self.intake.follow(self._wire.header((one.header, one.payload)))
+        if not self._state.clean:  # the ends that it was killed over are not seen again
+            for one in (*before, *after):
+                self.intake.follow(self._wire.header((one.header, one.payload)))
         embed = partial(replayed, wire=self._wire, engine=self._engine, featurise=self._featurise)
         whole = {block.number: block for block in embed(before, max_batch=self._limits.max_batch)}
         if self._state.point.windows:
-            self._windows.restore(self._state.point.windows, lambda part: whole[part[0]].part(part))
+            self._windows.restore(self._state.point.windows, partial(_part, whole))
         self._metrics.n_recovered += self._windows.n_open
         for block in self._again(embed(after, max_batch=self._limits.max_batch)):
             self._metrics.n_recovered += len(block)
@@ -314,3 +327,14 @@ class Consumer:
             "calibrated_on": facts.calibration(),
             "far": far,
         }
+
+
+def _part(whole: Mapping[int, Block], name: Part) -> Block:
+    """Return the block that a name stands for, of messages that were embedded again."""
+    if name[0] not in whole:
+        msg = (
+            f"message {name[0]} of the run was embedded when it came and cannot be now; start "
+            "again where the encoder runs"
+        )
+        raise EngineError(msg)
+    return whole[name[0]].part(name)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from engines.errors import ParameterError
 from engines.windows import WindowSpec, parse_duration_s
 from stream.block import Block
-from stream.window import ClosedWindow, CountWindows, Find, State, TimeWindows, Windows
+from stream.tumbling import CountWindows, TimeWindows
+from stream.window import ClosedWindow, Find, State, Windows
 
 __all__ = ["SlidingWindows", "open_windows", "panes_per_window"]
 

@@ -36,9 +36,11 @@ class Admission(Protocol):
 
     Attributes:
         max_age_s: a message produced longer ago is refused.
+        lasts: whether a message that is refused is gone for good, as its producer forgets it.
     """
 
     max_age_s: float
+    lasts: bool
 
     def admits(self, header: Header) -> bool:
         """Return whether a message may count; False for one that was taken before."""

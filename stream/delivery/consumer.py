@@ -49,7 +49,7 @@ class ReliableDelivery:
     """
 
     #: A producer's spool may have waited for any time.
-    max_age_s = math.inf
+    max_age_s, lasts = math.inf, True
 
     def __init__(
         self,
@@ -189,12 +189,15 @@ class ReliableDelivery:
                 self._leave(source)
 
     def _take_control(self, frame: Frame) -> None:
+        source = ""
         try:
-            self._greet(decode_control(frame))
+            control = decode_control(frame)
+            source = control.source
+            self._greet(control)
         except MessageError as exc:
             self._metrics.rejected[exc.reason] += 1
             self._sparse_log.log(f"message refused ({exc.reason})", str(exc))
-            self._answers.say(self._peer, protocol.refused("", -1, exc.reason, str(exc)))
+            self._answers.say(self._peer, protocol.refused(source, -1, exc.reason, str(exc)))
 
     def _greet(self, control: Control) -> None:
         """Tell a producer where its source stands.
@@ -266,6 +269,8 @@ class ReliableDelivery:
             if gone is not None:
                 del self._expected[gone], self._durable[gone]
                 self._missing.pop(gone, None)
+                self._told_gap.discard(gone)
+                self._ended.discard(gone)
                 self._state.forget(gone)
 
     def _welcome(self, source: str) -> None:

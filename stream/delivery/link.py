@@ -43,6 +43,7 @@ class Link:
     Attributes:
         durable: all `seq` below it are on the consumer's disk; None until it has answered.
         refused: `seq` and reason of messages that the consumer refused for good.
+        trouble: why it does not take this source for now; empty if it does.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Link:
         self.n_bytes = sum(len(frames[1]) for frames in pending.values())
         self.durable: int | None = None
         self.refused: list[tuple[int, str]] = []
+        self.trouble = ""
         self._cursor = self._acknowledged = next(iter(pending), following)
         self._sent, self._resumed = following, False
         self._expected: int | None = None
@@ -189,7 +191,7 @@ class Link:
     def _take(self, control: Control) -> None:
         self._heard_s = time.monotonic()
         if control.op == "welcome":
-            self._expected = control.expected
+            self._expected, self.trouble = control.expected, ""
             self._check_name()
             self._acknowledge(control.next)
             self.durable, self._credit, self._greeted = control.next, control.credit, True
@@ -205,6 +207,8 @@ class Link:
             self._credit = control.credit
         elif control.op == "who":
             self._greeted, self._hello_s = False, 0.0
+        elif control.op == "refused" and control.seq < 0:
+            self.trouble = f" (it says: {control.text})"
         elif control.op == "refused":
             _LOG.error("message %d was refused: %s", control.seq, control.text)
             if len(self.refused) < _MOST_REFUSED:

@@ -26,7 +26,7 @@ class PlainAdmission:
         state: where messages are kept for the open window of a restart; None keeps none.
     """
 
-    max_age_s = 86_400.0
+    max_age_s, lasts = 86_400.0, False
 
     def __init__(self, sequences: SequenceTracker, state: RunState | None = None) -> None:
         """Start with the sources that the state knows."""

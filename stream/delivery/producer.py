@@ -150,7 +150,7 @@ class ReliableProducer:
             timeout_s: how long to wait for room; None waits for ever.
 
         Returns:
-            The message's `seq`; None if asked to stop before there was room.
+            The message's `seq`; None if asked to stop.
 
         Raises:
             ArtifactError: if the spool cannot be written.
@@ -162,7 +162,7 @@ class ReliableProducer:
             self.source, self._seq, time_ns, particles, dtype=self._dtype, end=end
         )
         self._wait(lambda: self._has_room(len(frames[1])), timeout_s, "acknowledged messages")
-        if self.stopped() and not self._has_room(len(frames[1])):
+        if self.stopped():
             return None
         seq = self._seq
         with self._changed:
@@ -176,6 +176,15 @@ class ReliableProducer:
     def send_end(self) -> int | None:
         """Say that the source is done."""
         return self.send(_NO_EVENTS, end=True)
+
+    def drain(self, seconds: float) -> int:
+        """Wait some seconds for what is due, also when asked to stop; return how much is left."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while self._link.n_pending and time.monotonic() < until:
+                self._link.check()
+                self._changed.wait(_POLL_S)
+        return self._link.n_pending
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until everything is acknowledged; return whether it is, False if asked to stop.
@@ -210,10 +219,12 @@ class ReliableProducer:
                 now = time.monotonic()
                 if timeout_s is not None and now - since > timeout_s:
                     msg = (
-                        f"no consumer {what} within {timeout_s:g} s for {self.source!r}; start "
-                        "stream-consumer --reliable there, or wait longer"
+                        f"no consumer {what} within {timeout_s:g} s for {self.source!r}"
+                        f"{self._link.trouble}; start stream-consumer --reliable there, or wait "
+                        "longer"
                     )
                     raise EndpointError(msg)
                 if now - told > 10.0:
                     told = now
-                    _LOG.warning("waiting: no consumer has %s yet", what)
+                    trouble = self._link.trouble or "; it must run with --reliable too"
+                    _LOG.warning("waiting: no consumer has %s yet%s", what, trouble)

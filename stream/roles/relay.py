@@ -44,7 +44,7 @@ class Relay:
     """
 
     #: How old a message may be is the tester's to say.
-    max_age_s = math.inf
+    max_age_s, lasts = math.inf, True
 
     def __init__(
         self, tester: Socket, fingerprint: str, metrics: Metrics, sparse_log: SparseLog
@@ -54,6 +54,7 @@ class Relay:
         self._metrics, self._sparse_log = metrics, sparse_log
         self._peers: dict[str, bytes] = {}
         self._ends: dict[str, int] = {}
+        self._known: dict[str, None] = {}
         self._peer = b""
         self._answers = Answers()
         self.n_dropped = 0
@@ -96,7 +97,7 @@ class Relay:
     def accept(self, header: Header, frames: Sequence[Frame]) -> Admitted:
         """Take a message; what is missing is counted by the tester."""
         del frames
-        if header.end:
+        if header.end and header.source in self._known:
             self._ends[header.source] = header.seq + 1
         return Admitted(0)
 
@@ -163,9 +164,19 @@ class Relay:
                     self._answers.acknowledge(control.source, peer, frame)
                 else:
                     self._answers.say(peer, frame)
+            if control.op == "welcome":
+                self._remember(control.source)
             end = self._ends.get(control.source)
             if end is not None and control.op in ("ack", "welcome") and control.next >= end:
                 del self._ends[control.source]
+
+    def _remember(self, source: str) -> None:
+        """Know that the tester takes a source: the ends of others will never be acknowledged."""
+        self._known[source] = None
+        if len(self._known) > _MOST_SOURCES:
+            gone = next(iter(self._known))
+            del self._known[gone]
+            self._ends.pop(gone, None)
 
     def _meet(self, source: str) -> None:
         if source not in self._peers and len(self._peers) >= _MOST_SOURCES:

@@ -98,7 +98,10 @@ class HandshakeWatch:
         self._n_broken += 1
         if self._n_broken == _TELL_AFTER:
             key = "; --curve-server must be its public key" if self._curve else ""
-            text = "the other end of %s breaks the handshake off%s; trying again"
+            text = (
+                "the other end of %s breaks the handshake off%s; --reliable must be on both sides "
+                "or neither; trying again"
+            )
             _LOG.warning(text, self._endpoint, key)
 
 
@@ -163,7 +166,10 @@ class ConnectionWatch:
                     self.n_open += len(held) - before
                     self.n_denied += bool(kind & _FAILED)
                 if kind & _FAILED:
-                    text = "its handshake failed: no key, another server's, or one not allowed"
+                    text = (
+                        "its handshake failed: no key, another server's or one not allowed, or "
+                        "--reliable on one side only"
+                    )
                     self._log.log("connection denied", text)
         with self._lock:
             self.n_open -= len(held)

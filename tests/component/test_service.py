@@ -32,7 +32,8 @@ from stream.service import Consumer, Limits
 from stream.sliding import open_windows
 from stream.sparse_log import SparseLog
 from stream.tester import Outputs
-from stream.window import CountWindows, TimeWindows, Windows
+from stream.tumbling import CountWindows, TimeWindows
+from stream.window import Windows
 from stream.window_result import WindowResult
 from tests.support import LinearEngine, gaussians, small_artifact, window_spec
 

@@ -19,7 +19,8 @@ from stream.monitor import Monitor
 from stream.nested import NestedWindows
 from stream.sliding import SlidingWindows
 from stream.spacing import Spacing
-from stream.window import ClosedWindow, CountWindows, TimeWindows, Windows
+from stream.tumbling import CountWindows, TimeWindows
+from stream.window import ClosedWindow, Windows
 from stream.window_result import WindowResult
 from tests.support import gaussians, small_artifact, window_spec
 from tests.support_stream import block, closed_window

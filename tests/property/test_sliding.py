@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from stream.block import Block
 from stream.nested import NestedWindows
 from stream.sliding import SlidingWindows
-from stream.window import ClosedWindow, CountWindows, TimeWindows, Windows
+from stream.tumbling import CountWindows, TimeWindows
+from stream.window import ClosedWindow, Windows
 from tests.support_stream import block
 
 PANES = st.integers(2, 5)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.block import Block
-from stream.window import ClosedWindow, CountWindows, TimeWindows, Windows
+from stream.tumbling import CountWindows, TimeWindows
+from stream.window import ClosedWindow, Windows
 from tests.support_stream import block
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=25)

@@ -172,7 +172,7 @@ def test_second_consumer_at_the_same_state(
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -191,7 +191,7 @@ def test_full_disk_holds_the_stream_and_a_stop_ends_it(
     consumer, port = start(*options)
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError):  # full, as it should be
-        ballast.write_bytes(bytes(8 << 20))
+        ballast.write_bytes(bytes(64 << 20))
     producer = send(5000, "one", "--reliable")
     wait_until(lambda: metric(port, "state_failures_total") > 1, "a failure", consumer)
     started = time.monotonic()

@@ -9,7 +9,8 @@ from engines.errors import ParameterError
 from engines.windows import WindowSpec
 from stream.block import Span
 from stream.sliding import SlidingWindows, open_windows, panes_per_window
-from stream.window import ClosedWindow, CountWindows, TimeWindows, Windows
+from stream.tumbling import CountWindows, TimeWindows
+from stream.window import ClosedWindow, Windows
 from tests.support_stream import block
 
 S = 10**9

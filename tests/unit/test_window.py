@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from stream.block import Span
-from stream.window import ClosedWindow, CountWindows, TimeWindows
+from stream.tumbling import CountWindows, TimeWindows
+from stream.window import ClosedWindow
 from tests.support_stream import block
 
 S = 10**9
