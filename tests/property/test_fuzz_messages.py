@@ -5,7 +5,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.fuzzing.control_run import ControlRun
@@ -46,7 +46,8 @@ def is_accepted(frames: list[bytes]) -> bool:
     numbers=st.lists(NUMBERS, min_size=1, max_size=3),
     extra=st.integers(-3, 3),
 )
-@settings(max_examples=300)
+# The first draw loads what makes messages, which takes a second or two.
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_decoder_and_rules_agree(
     changed: dict[str, Any], missing: set[str], numbers: list[float], extra: int
 ) -> None:
