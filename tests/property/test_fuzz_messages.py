@@ -47,7 +47,7 @@ def is_accepted(frames: list[bytes]) -> bool:
     extra=st.integers(-3, 3),
 )
 # The first draw loads what makes messages, which takes a second or two.
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_decoder_and_rules_agree(
     changed: dict[str, Any], missing: set[str], numbers: list[float], extra: int
 ) -> None:
