@@ -3,13 +3,11 @@
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
-from bench.processes import Process
+from bench.processes import Process, start
 from engines.errors import EngineUnavailableError, ParameterError
 
 __all__ = ["Machine", "Traffic", "network"]
@@ -48,17 +46,9 @@ class Machine:
         """Where it listens."""
         return f"tcp://{self.address}:{_PORT}"
 
-    @contextmanager
-    def start(self, *words: object) -> Iterator[Process]:
+    def start(self, *words: object) -> AbstractContextManager[Process]:
         """Run a module of ours in it, as `bench.processes.start` does here."""
-        command = [*self._inside(), sys.executable, "-m", *map(str, words)]
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            process = subprocess.Popen(command, stdout=out, stderr=err)  # noqa: S603 - our own
-            try:
-                yield Process(str(words[0]), process, out, err)
-            finally:
-                process.kill()
-                process.wait()
+        return start(*words, within=self._inside())
 
     def traffic(self) -> Traffic:
         """Return what its interface has carried so far."""

@@ -18,7 +18,8 @@ from engines.event_files import read_events
 from engines.samples import sample_path
 from stream.delivery.protocol import hello
 from stream.endpoints import Socket
-from stream.message import DEFAULT_MAX_EVENTS, encode_message
+from stream.header import DEFAULT_MAX_EVENTS
+from stream.message import encode_message
 
 __all__ = ["KINDS", "NOT_RELIABLE", "Attack", "Target"]
 

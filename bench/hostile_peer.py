@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import zmq
 
 from bench.hostile_kinds import KINDS, Target
 from engines.command import CommandParser, run_command
 from stream.endpoints import Socket
-from stream.page import parse_address
 from stream.security.options import add_curve_options
 from stream.security.producer import ProducerSecurity
 
@@ -50,6 +50,11 @@ def _open(security: ProducerSecurity, options: argparse.Namespace) -> Socket:
     return socket
 
 
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 0
+
+
 class _EndedError(Exception):
     """Somebody has asked for the end, perhaps in the middle of what goes on for ever."""
 
@@ -68,9 +73,9 @@ def _run(options: argparse.Namespace) -> None:
         context = zmq.Context()
         stack.callback(context.destroy, linger=0)
         security = stack.enter_context(closing(ProducerSecurity(options, context)))
-        address = parse_address(options.endpoint.removeprefix("tcp://"))
+        address = _address(options.endpoint)
         opens = partial(_open, security, options)
-        target = Target(opens, address, parse_address(options.http), options.reliable)
+        target = Target(opens, address, _address(f"//{options.http}"), options.reliable)
         try:
             (options.when / "ready").touch()
             while not (options.when / "go").exists():

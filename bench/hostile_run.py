@@ -25,8 +25,6 @@ from engines.progress import Progress
 __all__ = ["Settings", "measure"]
 
 _END_S, _POLL_S, _STILL_S = 120.0, 0.2, 3.0
-#: From the hostile one's beginning until it is felt in full, and after it has ended.
-_BEGIN_S, _AFTER_S = 2.0, 2.0
 _CAPACITY_S = 12.0
 _MB = 1e6
 _COUNTS = {
@@ -62,6 +60,11 @@ class Settings:
     def warm_up_s(self) -> float:
         """Seconds that do not count at the start."""
         return min(2.0, self.alone_s / 4)
+
+    @property
+    def begin_s(self) -> float:
+        """Seconds until the hostile one is felt in full, and after it has ended."""
+        return min(2.0, self.beside_s / 4)
 
 
 def measure(served: Served, settings: Settings) -> dict[str, Any]:
@@ -111,7 +114,7 @@ class _Case:
     ) -> None:
         self._served, self._settings = served, settings
         self._kind, self._way = kind, Way(reliable=reliable)
-        total_s = settings.alone_s + _BEGIN_S + settings.beside_s + _AFTER_S
+        total_s = settings.alone_s + settings.beside_s + 2 * settings.begin_s
         self._feed = Feed(rate_hz, total_s, settings.warm_up_s, settings.per_message)
         self._endpoint = free_endpoint()
         self._address = free_endpoint().removeprefix("tcp://")
@@ -127,16 +130,15 @@ class _Case:
                 *("--log-level", "WARNING", *keys.consumer, *self._way.consumer_words(folder)),
                 *self._served.options,
             )
-            with start(*words) as process:
+            attack = (
+                *("bench.hostile_peer", "--kind", self._kind, "--endpoint", self._endpoint),
+                *("--http", self._address, "--when", folder, *keys.hostile),
+                *(("--reliable",) if self._way.reliable else ()),
+            )
+            with start(*words) as process, start(*attack) as other:
                 wait_until_ready(self._address, process)
-                attack = (
-                    *("bench.hostile_peer", "--kind", self._kind, "--endpoint", self._endpoint),
-                    *("--http", self._address, "--when", folder, *keys.hostile),
-                    *(("--reliable",) if self._way.reliable else ()),
-                )
-                with start(*attack) as other:
-                    _wait_until(folder / "ready", process, other)
-                    found = self._stream(process, other, keys.good, folder / "go")
+                _wait_until(folder / "ready", process, other)
+                found = self._stream(process, other, keys.good, folder / "go")
                 process.process.send_signal(signal.SIGTERM)
                 process.finish(_END_S)
             rows = np.array(json.loads((folder / "rows.json").read_text()), dtype=np.float64)
@@ -156,7 +158,7 @@ class _Case:
             forget_peak(pid)
             started_ns = time.time_ns()
             go.touch()
-            time.sleep(_BEGIN_S + settings.beside_s)
+            time.sleep(settings.begin_s + settings.beside_s)
             other.check()
             stopped_ns = time.time_ns()
             other.process.send_signal(signal.SIGTERM)
@@ -166,7 +168,7 @@ class _Case:
         return {
             "events": report["events"],
             "alone_ns": (begun_ns + 1e9 * settings.warm_up_s, started_ns),
-            "beside_ns": (started_ns + 1e9 * _BEGIN_S, stopped_ns),
+            "beside_ns": (started_ns + 1e9 * settings.begin_s, stopped_ns),
             "alone": alone,
             "beside": {"peak_mb": usage(pid).peak_bytes / _MB, "series": len(last)},
             "hostile_sent": sent,

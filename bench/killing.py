@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,12 @@ _SOURCE = "kills"
 _BATCH = 256
 #: For everything to arrive: so long, and as long as a slow machine takes for the events.
 _END_S, _SLOW_HZ = 120.0, 10_000.0
+#: The undisturbed stream, and the rest after the last kill: what tests keep up with.
+_CALM_HZ = 50_000.0
+#: A process is at work again when the state was written so often.
+_N_WRITES, _START_S = 10, 60.0
+#: Starts take longer while others are being killed.
+_SPARE = 2.0
 _Start: TypeAlias = Callable[[], AbstractContextManager[Process]]
 
 
@@ -36,9 +42,13 @@ class _Stream:
     endpoint: str = field(default_factory=free_endpoint)
     tester_endpoint: str = field(default_factory=free_endpoint)
 
+    def __post_init__(self) -> None:
+        """Make the folder."""
+        self.folder.mkdir()
+
     def makers(self, rate_hz: float, *, roles: bool) -> dict[str, _Start]:
         """Return what starts each process, by its name, the last one to end last."""
-        producer = partial(self._producer, rate_hz)
+        producer = partial(self.producer, rate_hz)
         if roles:
             embed = partial(self._embedder, self.endpoint, self.tester_endpoint)
             tester = partial(self._tester, self.tester_endpoint, "--role", "test")
@@ -60,13 +70,30 @@ class _Stream:
             *("--endpoint", endpoint, "--forward", tester, "--http", "off"),
         )
 
-    def _producer(self, rate_hz: float) -> AbstractContextManager[Process]:
+    def producer(self, rate_hz: float) -> AbstractContextManager[Process]:
         spool = ("--spool", self.folder / "spool") if self.options.spool else ()
         return start(
             *("stream.producer", self.options.events, "--loop", "--events", self.n_events),
             *("--rate", rate_hz, "--batch", _BATCH, "--source", _SOURCE, "--reliable", *spool),
             *("--endpoint", self.endpoint),
         )
+
+    def await_work(self) -> float:
+        """Wait until messages are kept, again; return the seconds that it took.
+
+        Raises:
+            WorkerError: if that takes too long.
+        """
+        log, started = self.folder / "state" / "run.sqlite-wal", time.monotonic()
+        times: set[int] = set()
+        while len(times) < _N_WRITES:
+            if time.monotonic() - started > _START_S:
+                msg = f"messages must be kept within {_START_S:g} s of a start; none are"
+                raise WorkerError(msg)
+            with suppress(FileNotFoundError):
+                times.add(log.stat().st_mtime_ns)
+            time.sleep(0.01)
+        return time.monotonic() - started
 
     def windows(self) -> list[dict[str, Any]]:
         """Return the results; a torn line raises."""
@@ -86,33 +113,57 @@ def measure(options: argparse.Namespace, victims: Sequence[str]) -> tuple[dict[s
     """
     rng = np.random.default_rng(options.seed)
     lives_s = rng.uniform(0.05, options.longest, options.kills)
-    n_events = int(options.rate * lives_s.sum() // _BATCH * _BATCH) or _BATCH
-    end_s = _END_S + n_events / _SLOW_HZ
+    at_work = rng.permutation(options.kills) % 2 == 0
     roles = "embedder" in victims
     with tempfile.TemporaryDirectory() as folder:
+        start_s = _try_out(_Stream(Path(folder) / "trial", options, 2**40), roles=roles)
+        seconds = lives_s.sum() + _SPARE * at_work.sum() * start_s
+        n_events = int(options.rate * seconds // _BATCH * _BATCH) or _BATCH
         calm = _Stream(Path(folder) / "calm", options, n_events)
-        calm.folder.mkdir()
-        _disturb(calm.makers(0, roles=roles), (), [], end_s)
+        _disturb(calm, calm.makers(_CALM_HZ, roles=roles), (), [])
         torn = _Stream(Path(folder) / "killed", options, n_events)
-        torn.folder.mkdir()
         started = time.monotonic()
-        n_kills = _disturb(torn.makers(options.rate, roles=roles), victims, lives_s.tolist(), end_s)
+        lives = list(zip(lives_s.tolist(), at_work.tolist(), strict=True))
+        _disturb(torn, torn.makers(options.rate, roles=roles), victims, lives)
         seconds = time.monotonic() - started
         results = _compare(calm.windows(), torn.windows(), n_events)
-    results |= {"kills": n_kills, "seconds": seconds}
+    results |= {
+        "kills": len(lives),
+        "kills_counted_from_work": int(at_work.sum()),
+        "start_s": start_s,
+        "seconds": seconds,
+    }
     return results, _text(results, options.victim)
 
 
+def _try_out(stream: _Stream, *, roles: bool) -> float:
+    """Return how long a start takes."""
+    with ExitStack() as stack:
+        for make in stream.makers(stream.options.rate, roles=roles).values():
+            stack.enter_context(make())
+        return stream.await_work()
+
+
 def _disturb(
-    makers: Mapping[str, _Start], victims: Sequence[str], lives_s: Sequence[float], end_s: float
-) -> int:
-    """Stream, with kills, until everything has arrived; return how often a victim was killed."""
-    bar = Progress(len(lives_s), "kills") if lives_s else None
+    stream: _Stream,
+    makers: Mapping[str, _Start],
+    victims: Sequence[str],
+    lives: Sequence[tuple[float, bool]],
+) -> None:
+    """Stream, with kills, until everything has arrived.
+
+    Args:
+        stream: what is to arrive, and where.
+        makers: what starts each process.
+        victims: who is killed, in turn.
+        lives: seconds until each kill, and whether they begin only when the stream goes on.
+    """
+    bar = Progress(len(lives), "kills") if lives else None
+    end_s = _END_S + stream.n_events / _SLOW_HZ
     with ExitStack() as stack:
         processes = {name: stack.enter_context(make()) for name, make in makers.items()}
-        for place, life_s in enumerate(lives_s):
-            name = victims[place % len(victims)]
-            time.sleep(life_s)
+
+        def kill(name: str, make: _Start) -> None:
             victim = processes[name].process
             if victim.poll() is not None:
                 processes[name].check()
@@ -120,16 +171,23 @@ def _disturb(
                 raise WorkerError(msg)
             victim.kill()
             victim.wait()
-            processes[name] = stack.enter_context(makers[name]())
+            processes[name] = stack.enter_context(make())
+
+        for place, (life_s, at_work) in enumerate(lives):
+            if at_work:
+                stream.await_work()
+            time.sleep(life_s)
+            name = victims[place % len(victims)]
+            kill(name, makers[name])
             if bar is not None:
                 bar.advance(1)
         if bar is not None:
             bar.close()
+            kill("producer", partial(stream.producer, _CALM_HZ))
         # The producer ends when all is acknowledged, the last one when the source has ended.
         last = list(processes.values())[-1]
         processes["producer"].finish(end_s, needs=last)
         last.finish(end_s)
-    return len(lives_s)
 
 
 def _compare(
@@ -170,7 +228,8 @@ def _is_partition(intervals: list[tuple[int, int]]) -> bool:
 def _text(results: dict[str, Any], victim: str) -> str:
     good = results["same_contents"] and results["each_event_once"]
     return (
-        f"{results['kills']} kills of the {victim} in {results['seconds']:.0f} s: "
+        f"{results['kills']} kills of the {victim} in {results['seconds']:.0f} s, "
+        f"{results['kills_counted_from_work']} of them at work: "
         f"{results['events_in_windows']} of {results['events_sent']} events in "
         f"{results['windows']} windows ({results['events_of_the_last_window']} in the open one), "
         f"{'each once, contents as undisturbed' if good else 'LOST, DOUBLED OR MOVED'}; "

@@ -21,9 +21,9 @@ _VICTIMS = {
 _DESCRIPTION = """\
 Streams a file with --reliable from stream-producer to stream-consumer, once undisturbed and once
 with kill -9 at random instants under load, and compares: are all events in windows, each in one,
-and is every window's content the same? The instants run from the start of the victim's process, so
-they fall into its loading, its recovery and its work alike. `--victim roles` streams through an
-embedder to a tester, and kills all three in turn."""
+and is every window's content the same? Half of the instants, by chance, are counted from the last
+kill, so that they fall into loading and recovery too, the others from when the stream goes on.
+`--victim roles` streams through an embedder to a tester, and kills all three in turn."""
 
 
 def _parser() -> CommandParser:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engines.command import CommandParser, positive_float, positive_int
 from engines.pretrained import pretrained_path
-from stream.message import DTYPES
+from stream.header import DTYPES
 
 __all__ = ["add_consumer", "add_feed", "add_saving", "at_least_zero"]
 

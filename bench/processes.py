@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -18,9 +18,14 @@ _POLL_S = 0.05
 
 
 @contextmanager
-def start(*words: object) -> Iterator["Process"]:
-    """Run a module, given by its name and options; end it with the context."""
-    command = [sys.executable, "-m", *map(str, words)]
+def start(*words: object, within: Sequence[str] = ()) -> Iterator["Process"]:
+    """Run a module, given by its name and options; end it with the context.
+
+    Args:
+        words: its name and options.
+        within: a command that runs the words that follow it, as `ip netns exec NAME` does.
+    """
+    command = [*within, sys.executable, "-m", *map(str, words)]
     # Into files, which never fill up as pipes do.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err)  # noqa: S603 - our own command

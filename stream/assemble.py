@@ -124,7 +124,7 @@ def run_consumer(options: argparse.Namespace) -> None:
             consumer.recover()
             receiver = GuardedReceiver(line.receiver, guard)
             _spare_collector()
-            page.snapshot = partial(consumer.snapshot, artifact.facts, rules.far.text)
+            page.show(partial(consumer.snapshot, artifact.facts, rules.far.text), consumer.faults)
             consumer.run(receiver, stopped.is_set, exit_on_end=options.exit_on_end)
             ended = True
             if timings is not None:

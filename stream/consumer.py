@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from engines.command import CommandParser, count, positive_float, positive_int, run_command
 from engines.windows import parse_delay_s, parse_duration_or_zero_s
@@ -11,6 +12,8 @@ from stream.security.options import add_consumer_options
 
 __all__ = ["main"]
 
+#: `add_argument` of a parser.
+_Add: TypeAlias = Callable[..., argparse.Action]
 _LARGEST_BATCH = 65_536
 _DESCRIPTION = """\
 Embeds the events that producers send, compares each window of embeddings with the reference, and
@@ -24,7 +27,15 @@ def _parser() -> CommandParser:
         _DESCRIPTION,
         "stream-consumer --engine d4.onnx --results results.jsonl --alarms alarms/",
     )
-    add = parser.add_argument
+    parts = (_add_input, _add_windows, _add_alarms, _add_delivery, _add_outputs, _add_work)
+    for add_part in parts:
+        add_part(parser.add_argument)
+    add_consumer_options(parser)
+    _add_measuring(parser)
+    return parser
+
+
+def _add_input(add: _Add) -> None:
     add("--engine", type=Path, help="the encoder, .onnx or .plan; --role test needs none")
     add("--reference", type=Path, help="the .ref file (default: beside the engine)")
     add("--endpoint", default="tcp://127.0.0.1:5555", help="where events arrive")
@@ -34,6 +45,9 @@ def _parser() -> CommandParser:
         default="pull",
         help="pull: bind, nothing is dropped; sub: connect to a producer's PUB, may lose messages",
     )
+
+
+def _add_windows(add: _Add) -> None:
     add("--window", help="10000 or 60s; must be what the reference was calibrated for (default)")
     add(
         "--slide",
@@ -41,6 +55,9 @@ def _parser() -> CommandParser:
         help="2500 or 15s: test a window each STEP, of the last --window; STEP divides it",
     )
     add("--rate", type=positive_float, metavar="HZ", help="expected rate of a time window")
+
+
+def _add_alarms(add: _Add) -> None:
     add("--far", default="1/month", help="false-alarm rate, NUMBER/hour|day|week|month|year")
     add(
         "--alarm-on",
@@ -76,6 +93,9 @@ def _parser() -> CommandParser:
         metavar="N",
         help="confirm each alarm by so many random relabellings of events; 0 for none",
     )
+
+
+def _add_delivery(add: _Add) -> None:
     add(
         "--role",
         choices=("all", "embed", "test"),
@@ -96,11 +116,17 @@ def _parser() -> CommandParser:
         help="keep the run there, so that a restart goes on with it after any kill "
         "(default with --reliable: ./stream-state, else none)",
     )
+
+
+def _add_outputs(add: _Add) -> None:
     add("--results", type=Path, metavar="FILE", help="append one JSON line a window")
     add("--alarms", type=Path, metavar="DIR", help="keep the windows that alarm")
     add("--publish", metavar="ENDPOINT", help="PUB socket for results, tcp://127.0.0.1:5556")
     add("--notify", metavar="URL", help="webhook that each alarm is posted to as JSON")
     add("--http", default="127.0.0.1:9108", help="metrics and live page; 'off' for none")
+
+
+def _add_work(add: _Add) -> None:
     add("--exit-on-end", action="store_true", help="end when every source has sent its end")
     add("--max-waiting", type=positive_int, default=16, help="closed windows that may wait")
     add("--max-batch", type=_batch, default=2048, metavar="N", help="events embedded at once")
@@ -119,9 +145,6 @@ def _parser() -> CommandParser:
         action="store_true",
         help="where a .plan cannot run, run the .onnx beside it; log and metrics say so",
     )
-    add_consumer_options(parser)
-    _add_measuring(parser)
-    return parser
 
 
 def _add_measuring(parser: CommandParser) -> None:

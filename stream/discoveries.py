@@ -18,8 +18,6 @@ dependent p-values; Zrnic, Ramdas, Jordan, JMLR 22 (2021), LOND under PRDS; Ramd
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
-from online_fdr.p_values import Lond, LordPlusPlus
-
 from engines.errors import ParameterError
 
 __all__ = ["FDR_METHODS", "Discoveries", "FdrMethod"]
@@ -53,6 +51,8 @@ class Discoveries:
         if method not in FDR_METHODS:
             msg = f"the method must be one of {', '.join(FDR_METHODS)}; got {method!r}"
             raise ParameterError(msg)
+        from online_fdr.p_values import Lond, LordPlusPlus
+
         self._procedure = (
             LordPlusPlus(rate, wealth=_INITIAL_WEALTH * rate)
             if method == "lord++"

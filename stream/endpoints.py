@@ -17,8 +17,8 @@ from typing import TypeAlias
 import zmq
 
 from engines.errors import EndpointError, ParameterError
-from stream.message import DEFAULT_MAX_EVENTS, frame_limit
-from stream.security.curve import CurveEnd, CurveServer
+from stream.header import DEFAULT_MAX_EVENTS, frame_limit
+from stream.security.curve import CURVE_BYTES, CurveEnd, CurveServer
 
 __all__ = [
     "RECEIVER_PATTERNS",
@@ -89,7 +89,7 @@ def open_receiver(
     if pattern == "router":
         # Else an answer to a peer that is slow to read would be dropped without a word.
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.MAXMSGSIZE, frame_limit(max_events))
+    socket.setsockopt(zmq.MAXMSGSIZE, frame_limit(max_events) + (CURVE_BYTES if curve else 0))
     _equip(socket, curve, prepare)
     return _attach(socket, endpoint, bind=bind)
 

@@ -111,6 +111,11 @@ class Featuriser:
         """Batches that wait, those that nobody holds any more among them."""
         return self._queue.qsize()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether features are computed; once closed it may be done."""
+        return self._closing or self._thread.is_alive()
+
     def close(self) -> None:
         """Finish the batch at hand, cancel those that wait, end the thread."""
         self._closing = True

@@ -11,7 +11,7 @@ from engines.errors import MessageError
 from engines.types import FloatArray
 from stream.batch import MicroBatch
 from stream.delivery.admission import Admission, Receiver
-from stream.message import Frame, Header, Reason
+from stream.header import Frame, Header, Reason
 from stream.metrics import Metrics
 from stream.sparse_log import SparseLog
 from stream.stages import Arrival

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from engines.errors import EndpointError
 from stream.endpoints import Socket, bound_endpoint
-from stream.message import Frame
+from stream.header import Frame
 
 __all__ = ["GuardedReceiver", "MemoryGuard", "default_limit_bytes", "read_rss_bytes"]
 

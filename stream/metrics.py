@@ -10,7 +10,7 @@ import numpy as np
 from engines.reference_file import ReferenceArtifact
 from stream.alarms import FalseAlarmRate
 from stream.durations import Durations
-from stream.message import REASONS
+from stream.header import REASONS
 from stream.stages import Arrival, Stages
 from stream.window_result import WindowResult
 

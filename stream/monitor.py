@@ -7,10 +7,11 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from engines.nplm import Features, WidthNulls, z_score
+from engines.nplm import Features
 from engines.reference_file import ReferenceArtifact
 from engines.types import Float64Array, FloatArray
 from stream.account import Account, Rules
+from stream.judge import Judge
 from stream.nested import MergedWindow, NestedWindows
 from stream.spacing import Spacing
 from stream.window import ClosedWindow
@@ -60,15 +61,10 @@ class Monitor:
         rng: Callable[[int], np.random.Generator] = np.random.default_rng,
     ) -> None:
         """Start with no trials."""
-        self._artifact, self._alarm_on = artifact, rules.alarm_on
+        self._artifact, self._judge = artifact, Judge(artifact, rules.alarm_on)
         self._n_relabellings, self._rng = n_relabellings, rng
         self._run, self._clock = run, clock
         scales = sorted(artifact.nulls)
-        # Known before the first window: they take a while.
-        self._ks_p = {
-            scale: (nulls.ks_p("chi2"), nulls.ks_p("gamma"))
-            for scale, nulls in artifact.nulls.items()
-        }
         self._accounts = {scale: Account(rules, scale, len(scales)) for scale in scales}
         by_time = artifact.facts.window.mode == "time"
         self._nested = NestedWindows(
@@ -135,7 +131,7 @@ class Monitor:
         started = self._clock()
         test = self._artifact.reference.test_features(pieces)
         test_s = self._clock() - started
-        width, significance = self._judge(test.t, window.scale)
+        width, significance = self._judge.judge(test.t, window.scale)
         tested = self._tested(window, test_s, converged=test.gradient_squared <= _CONVERGED)
         decision = self._decide(window, significance, tested)
         confirmation = Confirmation.without(self._why_not(decision, confirm=confirm))
@@ -157,7 +153,7 @@ class Monitor:
             started = self._clock()
             t = self._artifact.reference.test_sums(merged.sums[None], scale=merged.scale)[0]
             test_s = self._clock() - started
-            _, significance = self._judge(t, merged.scale)
+            _, significance = self._judge.judge(t, merged.scale)
             tested = self._tested(merged, test_s, converged=None)
             decision = self._decide(merged, significance, tested)
             confirmation = Confirmation.without("no events" if decision.alarm else "no alarm")
@@ -189,50 +185,9 @@ class Monitor:
             engine=facts.engine_fingerprint,
         )
 
-    def _judge(self, t: Float64Array, scale: int) -> tuple[int, Significance]:
-        """Return which width decides and what the toys of a scale say of t, (n_widths,)."""
-        if not np.isfinite(t).all():
-            msg = f"t must be finite; got {t.tolist()} of {scale} windows as one"
-            raise FloatingPointError(msg)
-        nulls = self._artifact.nulls[scale]
-        judgement = nulls.judge(t)
-        width = _furthest_below(nulls, t) if judgement.is_below else judgement.width
-        sigmas = self._artifact.reference.basis.sigmas
-        law_p = judgement.p_gamma if self._alarm_on == "gamma" else judgement.p_chi2
-        significance = Significance(
-            t=float(t[width]),
-            sigma=float(sigmas[width]),
-            t_by_width=tuple(t.tolist()),
-            p_by_width=judgement.p_by_width,
-            sigmas=tuple(map(float, sigmas)),
-            p=judgement.p_value,
-            z=judgement.z_score,
-            p_interval=judgement.p_interval,
-            p_resolution=nulls.resolution,
-            p_chi2=judgement.p_chi2,
-            z_chi2=z_score(judgement.p_chi2),
-            p_gamma=judgement.p_gamma,
-            z_gamma=z_score(judgement.p_gamma),
-            chi2_ks_p=self._ks_p[scale][0],
-            gamma_ks_p=self._ks_p[scale][1],
-            z_systematic=self._z_systematic(nulls, t, scale),
-            extrapolated=law_p < nulls.resolution,
-            below_null=judgement.is_below,
-        )
-        return width, significance
-
-    def _z_systematic(self, nulls: WidthNulls, t: Float64Array, scale: int) -> float:
-        share = self._artifact.facts.offset_shares[scale]
-        return nulls.z_shift("gamma" if self._alarm_on == "gamma" else "chi2", t, share)
-
     def _decide(self, window: _AnyWindow, significance: Significance, tested: Tested) -> Decision:
-        p_and_z = {
-            "chi2": (significance.p_chi2, significance.z_chi2),
-            "gamma": (significance.p_gamma, significance.z_gamma),
-            "toys": (significance.p, significance.z),
-        }
         return self._accounts[tested.scale].decide(
-            *p_and_z[self._alarm_on],
+            *self._judge.p_and_z(significance),
             window=window.index,
             bounds_ns=(window.t_start_ns, window.t_end_ns),
             complete=tested.complete,
@@ -272,10 +227,3 @@ class Monitor:
 def _pieces(window: ClosedWindow) -> list[Features]:
     """Wait for a window's features; they came from the same reference that will test them."""
     return cast("list[Features]", window.features())
-
-
-def _furthest_below(nulls: WidthNulls, t: Float64Array) -> int:
-    spreads = [
-        (value - null.mean) / (null.std or 1.0) for null, value in zip(nulls.nulls, t, strict=True)
-    ]
-    return int(np.argmin(spreads))

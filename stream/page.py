@@ -14,7 +14,7 @@ from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 #: The snapshot is taken so often at most, however many look at the page.
 _FRESH_S = 0.5
 _NOT_FOUND = b"there is /, /metrics, /healthz, /readyz and /results.json\n"
+_LOADING = b"loading the engine and the reference\n"
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -38,6 +39,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+Faults: TypeAlias = Callable[[], list[str]]
 _METHODS = ("GET", "HEAD")
 #: Probes ask these, and learn no more than that the consumer runs.
 _OPEN_PATHS = ("/healthz", "/readyz")
@@ -53,6 +55,7 @@ class Page:
 
     Attributes:
         snapshot: returns the live page's data, JSON-able; None until the consumer runs.
+        faults: each returns the names of parts whose thread has ended, and the work with it.
     """
 
     def __init__(
@@ -61,8 +64,14 @@ class Page:
         """Start as not ready."""
         self.registry, self._clock = registry, clock
         self.snapshot: Callable[[], dict[str, object]] | None = None
+        self.faults: list[Faults] = []
         self._lock = threading.Lock()
         self._taken: tuple[object, float, dict[str, object]] | None = None
+
+    def show(self, snapshot: Callable[[], dict[str, object]], faults: Faults) -> None:
+        """Be ready: show this, and say so where a part has ended."""
+        self.faults.append(faults)
+        self.snapshot = snapshot
 
     def data(self) -> dict[str, object] | None:
         """Return the snapshot, at most half a second old; None if not ready."""
@@ -149,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         if self.password is not None and path not in _OPEN_PATHS:
-            verdict = self.password.check(self.headers.get("Authorization", ""))
+            given = self.headers.get("Authorization", "")
+            verdict = self.password.check(given, self.client_address[0])
             if not verdict:
                 self._refuse(guessing=verdict is None)
                 return
@@ -159,10 +169,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/metrics":
             encode, kind = choose_encoder(self.headers.get("Accept", ""))
             self._send(HTTPStatus.OK, encode(self.page.registry), kind)
-        elif path == "/healthz":
-            self._send(HTTPStatus.OK, b"alive\n")
-        elif path in ("/readyz", "/results.json"):
-            self._send_state(path, query)
+        elif path in _OPEN_PATHS:
+            self._send_probe(path)
+        elif path == "/results.json":
+            self._send_data(query)
         else:
             self._send(HTTPStatus.NOT_FOUND, _NOT_FOUND)
 
@@ -178,17 +188,25 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.METHOD_NOT_ALLOWED, b"this port can only be read\n")
         return False
 
-    def _send_state(self, path: str, query: str) -> None:
-        if self.page.snapshot is None:
-            loading = b"loading the engine and the reference\n"
-            self._send(HTTPStatus.SERVICE_UNAVAILABLE, loading)
-        elif path == "/readyz":
-            self._send(HTTPStatus.OK, b"ready\n")
+    def _send_probe(self, path: str) -> None:
+        ended = [name for faults in self.page.faults for name in faults()]
+        if ended:
+            text = f"{', '.join(ended)} has ended, see the log; start the consumer again\n"
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, text.encode())
+        elif path == "/healthz":
+            self._send(HTTPStatus.OK, b"alive\n")
+        elif self.page.snapshot is None:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, _LOADING)
         else:
-            data = unseen(self.page.data() or {}, query)
-            self._send(
-                HTTPStatus.OK, json.dumps(data, allow_nan=False).encode(), "application/json"
-            )
+            self._send(HTTPStatus.OK, b"ready\n")
+
+    def _send_data(self, query: str) -> None:
+        data = self.page.data()
+        if data is None:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, _LOADING)
+        else:
+            body = json.dumps(unseen(data, query), allow_nan=False).encode()
+            self._send(HTTPStatus.OK, body, "application/json")
 
     def _refuse(self, *, guessing: bool) -> None:
         if guessing:

@@ -10,7 +10,7 @@ from numba import types, uint16, uint32
 from engines.errors import MessageError
 from engines.kernels import kernel
 from engines.types import AnyArray, FloatArray
-from stream.message import Frame, Reason
+from stream.header import Frame, Reason
 
 __all__ = ["read_payload"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engines.command import CommandParser, positive_float, positive_int, run_command
 from engines.events import EventRange
-from stream.message import MAX_EVENTS_PER_MESSAGE
+from stream.header import MAX_EVENTS_PER_MESSAGE
 from stream.replay import DEFAULT_FRACTION
 from stream.security.options import add_curve_options
 

@@ -66,20 +66,19 @@ class JsonLines:
         lines = self._unwritten.decode() + "".join(map(json_line, results))
         return {"path": str(self._path.resolve()), "start": self._size(), "lines": lines}
 
-    def complete(self, plan: Mapping[str, Any], *, clean: bool = False) -> None:
-        """Make sure that planned lines stand in the file once and whole, after a kill.
+    @property
+    def is_whole(self) -> bool:
+        """Whether every line so far is on the disk."""
+        return not self._unwritten
 
-        Args:
-            plan: of the last lines.
-            clean: whether the process that wrote them ended in order: a file that has become
-                shorter since was moved away with them.
+    def complete(self, plan: Mapping[str, Any]) -> None:
+        """Make sure that planned lines stand in the file once and whole, after a kill.
 
         Raises:
             ArtifactError: if they cannot be written.
         """
         try:
-            if not (clean and self._size() < plan["start"]):
-                self._complete(plan)
+            self._complete(plan)
         except OSError as exc:
             msg = f"cannot write results to {self._path} ({exc}); make room there and start again"
             raise ArtifactError(msg) from exc

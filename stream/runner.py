@@ -56,6 +56,11 @@ class TestRunner:
         """Windows that wait for their test."""
         return len(self._waiting)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether windows are tested; once closed it may be done."""
+        return self._closing or self._thread.is_alive()
+
     def submit(self, window: ClosedWindow) -> None:
         """Queue a window; never blocks."""
         with self._changed:

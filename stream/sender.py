@@ -205,9 +205,9 @@ class ReliableSender:
         """Hand a message over; return its `seq`, None if asked to stop before there was room.
 
         Raises:
-            ArtifactError: if the spool cannot be written.
+            ArtifactError: if the spool could not be written in time.
             EndpointError: if no room came in time.
-            MessageError: if the events break a rule of the wire.
+            MessageError: if the events break a rule of the wire, or the consumer takes fewer.
         """
         return self._producer.send(particles, timeout_s=self._timeout_s)
 

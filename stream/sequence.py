@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from engines.errors import MessageError
-from stream.message import Reason
+from stream.header import Reason
 
 __all__ = ["DEFAULT_MAX_SOURCES", "SequenceTracker"]
 

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -13,13 +12,13 @@ from engines.errors import EngineError, MessageError
 from engines.reference_file import ReferenceFacts
 from engines.types import FloatArray
 from stream.batch import MicroBatch
-from stream.block import Block, Part
+from stream.block import Block
 from stream.delivery.admission import Admission, Receiver
 from stream.delivery.plain import PlainAdmission
 from stream.features import Featuriser, PendingFeatures
+from stream.header import EVENT_ROW, Frame, Reason
 from stream.intake import Intake
 from stream.memory import EventMemory
-from stream.message import EVENT_ROW, Frame, Header, Reason
 from stream.metrics import Metrics, Queue
 from stream.monitor import Monitor
 from stream.runner import GivenUp, TestRunner
@@ -32,6 +31,7 @@ from stream.state.run import RunState
 from stream.tester import Outputs, Tester
 from stream.tumbling import NoWindows
 from stream.window import ClosedWindow, Windows
+from stream.window_feed import WindowFeed
 from stream.wire import NO_KINEMATICS, EventWire, Wire
 
 __all__ = ["DEFAULT_LIMITS", "NOTHING_KEPT", "Consumer", "Keeping", "Limits"]
@@ -39,6 +39,7 @@ __all__ = ["DEFAULT_LIMITS", "NOTHING_KEPT", "Consumer", "Keeping", "Limits"]
 _LOG = logging.getLogger(__name__)
 _IDLE_MS = 100
 _DRAIN_S = 5.0
+_DISK_MS = 10
 _JOIN_S = 10.0
 #: Times the square root of the events expected in a time window.
 _LARGEST_MESSAGE = 0.5
@@ -116,11 +117,7 @@ class Consumer:
     ) -> None:
         """Start the threads of the features and of the test."""
         self._engine, self._metrics = engine, metrics
-        self._windows = windows if limits.tests else NoWindows()
         self._limits, self._state = limits, keeping.state
-        self._by_time = monitor.by_time
-        self._largest_message = max(1.0, _LARGEST_MESSAGE * monitor.n_expected**0.5)
-        self._n_unembedded = self._n_empty = 0
         self._confirms = True
         self._sparse_log = SparseLog()
         memory = EventMemory(engine.input_buffer, _SLAB_BATCHES * limits.max_batch)
@@ -135,8 +132,17 @@ class Consumer:
         self._featuriser = Featuriser(monitor.features, lambda s: metrics.features.add([s]))
         self._featurise = self._featuriser.submit if limits.tests else PendingFeatures.of
         self._runner = TestRunner(self._examine, self._skip, limits.max_waiting)
+        largest = max(1.0, _LARGEST_MESSAGE * monitor.n_expected**0.5)
+        self._feed = WindowFeed(
+            windows if limits.tests else NoWindows(),
+            self._runner,
+            metrics,
+            self._sparse_log,
+            state=state,
+            largest_message=largest if monitor.by_time else None,
+        )
         metrics.n_expected = monitor.n_expected
-        metrics.n_open = lambda: self._windows.n_open
+        metrics.n_open = lambda: self._feed.n_open
         metrics.queues["tests"] = Queue(lambda: self._runner.n_waiting, limits.max_waiting)
         if state is not None:
             metrics.queues["state"] = Queue(lambda: state.n_bytes, state.max_bytes)
@@ -156,8 +162,12 @@ class Consumer:
             self.intake.gather(receiver, self._limits.max_delay_s, idle_ms=_IDLE_MS)
         self._confirms = not stopped()
         deadline = time.monotonic() + _DRAIN_S
-        while time.monotonic() < deadline and self.intake.gather(receiver, 0.0):
-            pass
+        while time.monotonic() < deadline:
+            # Producers are told of what is still to be written before the windows are tested.
+            is_writing = self._state is not None and self._state.n_bytes > 0
+            idle_ms = _DISK_MS if is_writing else 0
+            if not self.intake.gather(receiver, 0.0, idle_ms=idle_ms) and not is_writing:
+                break
 
     def _has_ended(self, started_s: float) -> bool:
         """Return whether every source has ended; others may join those of an earlier life."""
@@ -176,20 +186,11 @@ class Consumer:
         if not self._state.clean:  # the ends that it was killed over are not seen again
             for one in (*before, *after):
                 self.intake.follow(self._wire.header((one.header, one.payload)))
-        embed = partial(replayed, wire=self._wire, engine=self._engine, featurise=self._featurise)
-        whole = {block.number: block for block in embed(before, max_batch=self._limits.max_batch)}
-        if self._state.point.windows:
-            self._windows.restore(self._state.point.windows, partial(_part, whole))
-        self._metrics.n_recovered += self._windows.n_open
-        for block in self._again(embed(after, max_batch=self._limits.max_batch)):
-            self._metrics.n_recovered += len(block)
-            for window in self._place(block):
-                self._runner.wait_for_room()
-                self._runner.submit(window)
-
-    def _again(self, blocks: Generator[Block, None, int]) -> Iterator[Block]:
-        """Yield blocks; what went missing after the last is charged to the next to come."""
-        self._n_unembedded = yield from blocks
+        blocks = (
+            replayed(stored, self._wire, self._engine, self._featurise, self._limits.max_batch)
+            for stored in (before, after)
+        )
+        self._feed.take_up(self._state, *blocks)
 
     def take(self, received: Iterable[Sequence[Frame]]) -> None:
         """Process messages, given by their frames, as one micro-batch if they fit in one."""
@@ -214,6 +215,15 @@ class Consumer:
         finally:
             self.tester.close()
 
+    def faults(self) -> list[str]:
+        """Return what is not done any more, as its thread has ended; all is well if empty."""
+        parts = {
+            "the test of windows": self._runner.is_alive,
+            "the features of events": self._featuriser.is_alive,
+            "the writing of the state": self._state is None or self._state.is_alive,
+        }
+        return [name for name, is_alive in parts.items() if not is_alive]
+
     @property
     def has_state(self) -> bool:
         """Whether the run goes on after a restart."""
@@ -222,7 +232,7 @@ class Consumer:
     @property
     def n_unclosed(self) -> int:
         """Events that no closed window holds."""
-        return self._windows.n_unclosed
+        return self._feed.n_unclosed
 
     def _process(self, particles: FloatArray, messages: Sequence[Arrival], closed_s: float) -> None:
         """Embed a micro-batch, (n, *row), and place its events in windows."""
@@ -245,7 +255,7 @@ class Consumer:
             self._add(message, particles[start:stop], embeddings[start:stop], features[start:stop])
         self._metrics.stages.observe(messages, closed_s, embedded_s, time.perf_counter())
         self._metrics.n_events += len(particles)
-        self._count_empty()
+        self._feed.count_empty()
 
     def _process_alone(
         self, particles: FloatArray, messages: Sequence[Arrival], exc: EngineError
@@ -253,7 +263,7 @@ class Consumer:
         """The encoder refused a micro-batch: refuse only the messages that it cannot embed."""
         if len(messages) == 1:
             self.intake.reject(MessageError(Reason.EMBEDDING, str(exc)))
-            self._n_unembedded += messages[0].n_missing + 1
+            self._feed.n_lost += messages[0].n_missing + 1
             return
         stop = 0
         for message in messages:
@@ -275,38 +285,11 @@ class Consumer:
             particles=particles if self._wire.row == EVENT_ROW else NO_KINEMATICS,
             embeddings=embeddings,
             features=features,
-            n_missing=message.n_missing + self._n_unembedded,
+            n_missing=message.n_missing + self._feed.n_lost,
             number=message.number,
         )
-        self._n_unembedded = 0
-        self._check_size(header)
-        for window in self._place(block):
-            self._runner.submit(window)
-
-    def _place(self, block: Block) -> list[ClosedWindow]:
-        """Place a block; return the windows that it closes and no run before has decided."""
-        closed = list(self._windows.add(block))
-        if self._state is None:
-            return closed
-        if closed:
-            self._state.mark(self._windows, block.number)
-        return [window for window in closed if window.index >= self._state.decided.n_windows]
-
-    def _count_empty(self) -> None:
-        n_empty, self._n_empty = self._windows.n_empty - self._n_empty, self._windows.n_empty
-        if n_empty:
-            self._metrics.windows["empty"] += n_empty
-            _LOG.warning("%d time windows without any event were not tested", n_empty)
-
-    def _check_size(self, header: Header) -> None:
-        """Messages are placed whole: large ones make the counts of time windows jump."""
-        if self._by_time and header.n > self._largest_message:
-            text = (
-                f"{header.n} events of source {header.source!r}; counts of time windows are "
-                "Poisson only if messages are of at most about "
-                f"{self._largest_message:.0f}; p-values are too small at times"
-            )
-            self._sparse_log.log("large message", text)
+        self._feed.n_lost = 0
+        self._feed.add(block)
 
     def _examine(self, window: ClosedWindow, given_up: GivenUp) -> None:
         # With many windows waiting, each is still tested before one is confirmed.
@@ -327,14 +310,3 @@ class Consumer:
             "calibrated_on": facts.calibration(),
             "far": far,
         }
-
-
-def _part(whole: Mapping[int, Block], name: Part) -> Block:
-    """Return the block that a name stands for, of messages that were embedded again."""
-    if name[0] not in whole:
-        msg = (
-            f"message {name[0]} of the run was embedded when it came and cannot be now; start "
-            "again where the encoder runs"
-        )
-        raise EngineError(msg)
-    return whole[name[0]].part(name)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from stream.durations import Durations
-from stream.message import Header
+from stream.header import Header
 from stream.timings import Timings
 
 __all__ = ["DURATIONS", "LATENCY", "STAGES", "Arrival", "Stages"]

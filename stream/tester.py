@@ -17,7 +17,7 @@ from stream.page_data import window_view
 from stream.results import JsonLines, Sink, json_line
 from stream.runner import GivenUp
 from stream.sparse_log import SparseLog
-from stream.state.run import Decided, RunState
+from stream.state.run import RunState
 from stream.window import ClosedWindow
 from stream.window_result import WindowResult
 
@@ -70,7 +70,7 @@ class Tester:
         self._given_up = GivenUp()
         self._state = state
         if state is not None:
-            self._take_up(state.decided, clean=bool(state.clean))
+            self._take_up(state)
 
     def examine(
         self, window: ClosedWindow, *, confirm: bool, given_up: GivenUp = _NONE_GIVEN_UP
@@ -104,6 +104,7 @@ class Tester:
         self._keep(window.index + 1, [result, *merged])
         for one in (result, *merged):
             self._tell(one)
+        self._note_told(window.index + 1)
         self.recent.append(result)
         self.merged.update({one.scale: one for one in merged})
         self._follow_clock()
@@ -121,29 +122,36 @@ class Tester:
         }
         told = {
             "lines": [json_line(result) for result in results],
-            "files": [
-                sink.plan(results) for sink in self._outputs.sinks if isinstance(sink, JsonLines)
-            ],
+            "files": [file.plan(results) for file in self._files()],
         }
         self._state.settle(n_windows, accounts, told)
 
-    def _take_up(self, decided: Decided, *, clean: bool) -> None:
+    def _note_told(self, n_windows: int) -> None:
+        """Keep that the lines stand in their files: a restart need not look for them there."""
+        if self._state is not None and all(file.is_whole for file in self._files()):
+            self._state.tell(n_windows)
+
+    def _files(self) -> list[JsonLines]:
+        return [sink for sink in self._outputs.sinks if isinstance(sink, JsonLines)]
+
+    def _take_up(self, state: RunState) -> None:
         """Go on with the accounts of a run; after a kill tell again what may not have been told.
 
         Raises:
             ArtifactError: if the results that were to be written cannot be.
         """
+        decided = state.decided
         if decided.accounts is None or decided.results is None:
             return
         away_s = time.time() - decided.saved_s
         self._monitor.restore(decided.accounts["monitor"], away_s)
         self._keeper.restore(decided.accounts["keeper"])
         self.decided.update(decided.accounts["decided"])
-        for sink in self._outputs.sinks:
-            if isinstance(sink, JsonLines):
-                for plan in decided.results["files"]:
-                    sink.complete(plan, clean=clean)
-            elif isinstance(sink, Webhook) and not clean:
+        for file in [] if state.told else self._files():
+            for plan in decided.results["files"]:
+                file.complete(plan)
+        for sink in [] if state.clean else self._outputs.sinks:
+            if isinstance(sink, Webhook):
                 for line in decided.results["lines"]:
                     sink.write(WindowResult(**json.loads(line)))
 

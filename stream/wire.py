@@ -8,9 +8,8 @@ import numpy as np
 
 from engines.errors import MessageError
 from engines.types import FloatArray
-from stream.message import EVENT_ROW, WIRE_VERSION, Frame, Header, Reason, decode_header
+from stream.header import EVENT_ROW, WIRE_VERSION, Frame, Header, Reason, decode_header
 from stream.payload import read_payload
-from stream.plain_text import plain_text
 
 __all__ = ["NO_KINEMATICS", "EmbeddingWire", "EventWire", "Wire", "encode_embeddings"]
 
@@ -83,14 +82,7 @@ class EmbeddingWire:
         Raises:
             MessageError: if it breaks a rule of the wire, or the embeddings are another engine's.
         """
-        header = decode_header(frames, self.row)
-        if header.engine != self._fingerprint:
-            msg = (
-                f"embeddings must be of the engine {self._fingerprint[:16]}...; source "
-                f"{header.source!r} sends those of {plain_text(header.engine, 16) or 'none'}"
-            )
-            raise MessageError(Reason.ENGINE, msg)
-        return header
+        return decode_header(frames, self.row, self._fingerprint)
 
     def read(self, payload: Frame, header: Header, rows: FloatArray) -> None:
         """Write a payload's embeddings to rows.

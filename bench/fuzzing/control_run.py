@@ -13,11 +13,23 @@ from bench.fuzzing.intake_run import Findings
 from bench.fuzzing.odd_values import ODD_SOURCES, bomb, odd_value
 from engines.errors import MessageError
 from stream.delivery.protocol import ack, decode_control, hello, refused, welcome, who
-from stream.message import REASONS
+from stream.header import REASONS
 
 __all__ = ["ControlRun"]
 
-_KEYS = ("v", "op", "source", "first", "next", "expected", "credit", "seq", "reason", "text")
+_KEYS = (
+    "v",
+    "op",
+    "source",
+    "first",
+    "next",
+    "expected",
+    "credit",
+    "seq",
+    "reason",
+    "text",
+    "max_bytes",
+)
 _STEP = 1000
 _NEEDED = {
     "hello": {"source", "first"},

@@ -18,7 +18,7 @@ from bench.processes import Process, free_endpoint, start
 from engines.errors import WorkerError
 from engines.pretrained import pretrained_path
 from stream.endpoints import Socket, open_sender
-from stream.message import EVENT_ROW
+from stream.header import EVENT_ROW
 
 __all__ = ["SocketFindings", "fuzz_consumer"]
 

@@ -25,6 +25,7 @@ def serve(
 ) -> Page:
     """Serve HTTP from the start, so that /readyz can say that something is still missing."""
     page = Page(registry)
+    page.faults.append(security.faults)
     if address != "off":
         server = page.serve(*parse_address(address), tls=security.tls, password=security.password)
         stack.callback(server.server_close)

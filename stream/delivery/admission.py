@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from engines.errors import MessageError
-from stream.message import Frame, Header
+from stream.header import Frame, Header
 
 __all__ = ["Admission", "Admitted", "Receiver"]
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from stream.security.curve import CURVE_BYTES
+
 if TYPE_CHECKING:
     from stream.endpoints import Socket
 
@@ -27,6 +29,15 @@ class Answers:
     def n_owed(self) -> int:
         """Acknowledgements that have still to go."""
         return len(self._owed)
+
+    @property
+    def max_bytes(self) -> int:
+        """Payload that a message may have here; 0 for any."""
+        if self.socket is None:
+            return 0
+        frame_bytes = int(self.socket.getsockopt(zmq.MAXMSGSIZE))
+        is_encrypted = self.socket.getsockopt(zmq.MECHANISM) == zmq.CURVE
+        return max(0, frame_bytes - (CURVE_BYTES if is_encrypted else 0))
 
     def say(self, peer: bytes, text: bytes) -> None:
         """Send; what cannot go now, or to a peer that has gone, is made good by its hello."""

@@ -5,6 +5,7 @@ acknowledged again and not counted again; one that comes too early is dropped, a
 where to go on. So whatever dies and whatever the network does, each message counts once.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +18,10 @@ from stream.delivery.admission import Admitted
 from stream.delivery.answers import Answers
 from stream.delivery.plain import receive_parts
 from stream.delivery.protocol import Control, decode_control
+from stream.delivery.sources import Source, Sources
 from stream.delivery.wake import Wake
 from stream.endpoints import Socket
-from stream.message import REASONS, Frame, Header, Reason
+from stream.header import REASONS, Frame, Header, Reason, read_place
 from stream.metrics import Metrics
 from stream.sparse_log import SparseLog
 from stream.state.run import RunState
@@ -31,8 +33,6 @@ _CREDIT_BYTES = 64 << 20
 _LEAST_CREDIT_BYTES = 256 << 10
 _LAST_WORDS_MS = 1000
 _OWING_WAIT_MS = 10
-#: Sources that are recognised when they come again.
-_MOST_KNOWN = 10_000
 
 
 class ReliableDelivery:
@@ -64,13 +64,9 @@ class ReliableDelivery:
         self._state, self._metrics, self._sparse_log = state, metrics, sparse_log
         self._max_sources, self._clock = max_sources, clock
         known = {name: seq for name, seq in state.sources.items() if seq < protocol.END}
-        self._expected, self._durable = known, dict(known)
-        self._missing = dict(state.missing)
-        self._told_gap: set[str] = set()
-        self._peers: dict[str, bytes] = {}
-        self._seen_s: dict[str, float] = {}
-        self._ended: set[str] = set()
+        self._sources = Sources(known, state.missing, clock)
         self._peer = b""
+        self._header_frame: Frame = b""
         self._answers = Answers()
         self._wake = Wake()
         state.on_durable = self._wake
@@ -105,23 +101,7 @@ class ReliableDelivery:
 
     def admits(self, header: Header) -> bool:
         """Return whether a message is the next of its source; tell its producer if it is not."""
-        source, expected = header.source, self._expected.get(header.source)
-        if expected is None:
-            self._answers.say(self._peer, protocol.who(source))
-            return False
-        self._meet(source)
-        if header.seq == expected:
-            self._told_gap.discard(source)
-            return True
-        if header.seq < expected:
-            self._metrics.n_duplicates += 1
-            self._answers.say(
-                self._peer, protocol.ack(source, self._durable[source], self._credit())
-            )
-        elif source not in self._told_gap:
-            self._told_gap.add(source)
-            self._welcome(source)
-        return False
+        return self._is_next(header.source, header.seq)
 
     def accept(self, header: Header, frames: Sequence[Frame]) -> Admitted:
         """Take the next message of a source; it is acknowledged when it is on the disk.
@@ -129,29 +109,46 @@ class ReliableDelivery:
         Raises:
             ArtifactError: if it cannot be stored and the consumer is to stop.
         """
-        self._expected[header.source] = header.seq + 1
-        if header.end:
-            self._ended.add(header.source)
-        n_missing = self._missing.pop(header.source, 0)
+        source = self._sources[header.source]
+        source.expected = header.seq + 1
+        source.ended |= header.end
+        n_missing, source.missing = source.missing, 0
         pair = (frames[0], frames[1])
         return Admitted(n_missing, self._state.accept(header.source, header.seq, n_missing, pair))
 
     def refuse(self, header: Header | None, exc: MessageError) -> None:
         """Tell a producer that a message was refused for good, and go on with its next."""
-        if header is None:
-            self._answers.say(self._peer, protocol.refused("", -1, exc.reason, str(exc)))
+        if header is not None:
+            self._skip(header.source, header.seq, exc.reason, str(exc))
             return
-        source, seq = header.source, header.seq
-        self._skip(source, seq)
-        self._answers.say(self._peer, protocol.refused(source, seq, exc.reason, str(exc)))
+        place = read_place(self._header_frame)
+        mine = self._sources.of(self._peer)
+        if place is None:
+            # Which one it was shows in the next that can be read, if the peer has one source.
+            name = mine[0] if len(mine) == 1 else ""
+            if name:
+                self._sources[name].n_unread += 1
+            self._answers.say(self._peer, protocol.refused(name, -1, exc.reason, str(exc)))
+        elif place[0] not in mine:
+            self._answers.say(self._peer, protocol.who(place[0]))  # no other peer's may be skipped
+        elif self._is_next(*place):
+            self._skip(*place, exc.reason, str(exc))
 
     def finish(self) -> None:
-        """Send the acknowledgements that are left; the socket is its owner's to close."""
+        """Acknowledge all that is on the disk; the socket is its owner's to close.
+
+        Those who have asked meanwhile, on a new connection after a long silence, are answered too.
+        """
         until = self._clock() + _LAST_WORDS_MS / 1e3
         self._acknowledge()
-        while self._answers.n_owed and self._clock() < until:
-            time.sleep(0.01)
-            self._answers.catch_up()
+        while self.socket is not None and self._clock() < until:
+            if (frames := self._next(self.socket)) is not None:
+                self._answer_last(frames)
+            elif self._answers.n_owed:
+                time.sleep(0.01)
+                self._answers.catch_up()
+            else:
+                break
         if self.socket is not None:
             self.socket.setsockopt(zmq.LINGER, _LAST_WORDS_MS)
         self._state.on_durable = lambda: None
@@ -163,6 +160,7 @@ class ReliableDelivery:
         if parts is None:
             return None
         self._peer = bytes(parts[0])
+        self._header_frame = parts[1] if len(parts) > 1 else b""
         return parts[1:]
 
     def _wait(self, socket: Socket, wait_ms: int) -> bool:
@@ -178,26 +176,28 @@ class ReliableDelivery:
 
     def _acknowledge(self) -> None:
         self._answers.catch_up()
-        durable = self._state.durable()
-        for source, following in durable.items():
-            self._durable[source] = following
-            if source in self._peers:
-                text = protocol.ack(source, following, self._credit())
-                self._answers.acknowledge(source, self._peers[source], text)
-            if source in self._ended and following == self._expected[source]:
-                self._ended.discard(source)
-                self._leave(source)
+        for name, following in self._state.durable().items():
+            source = self._sources.get(name)
+            if source is None:
+                continue
+            source.durable = following
+            if source.peer:
+                text = protocol.ack(name, following, self._credit())
+                self._answers.acknowledge(name, source.peer, text)
+            if source.ended and following == source.expected:
+                source.ended = False
+                self._sources.leave(name)
 
     def _take_control(self, frame: Frame) -> None:
-        source = ""
+        name = ""
         try:
             control = decode_control(frame)
-            source = control.source
+            name = control.source
             self._greet(control)
         except MessageError as exc:
             self._metrics.rejected[exc.reason] += 1
             self._sparse_log.log(f"message refused ({exc.reason})", str(exc))
-            self._answers.say(self._peer, protocol.refused(source, -1, exc.reason, str(exc)))
+            self._answers.say(self._peer, protocol.refused(name, -1, exc.reason, str(exc)))
 
     def _greet(self, control: Control) -> None:
         """Tell a producer where its source stands.
@@ -213,70 +213,87 @@ class ReliableDelivery:
         if control.op != "hello":
             msg = f"a producer may send 'hello'; got {control.op!r}"
             raise MessageError(Reason.OUT_OF_RANGE, msg)
-        source, expected = control.source, self._expected.get(control.source)
-        if source not in self._peers and self._n_present() >= self._max_sources:
-            msg = f"{self._max_sources} sources are connected, no more are taken; got {source!r}"
-            raise MessageError(Reason.TOO_MANY_SOURCES, msg)
-        if expected is None:
-            self._forget_oldest()
-            expected = self._expected[source] = self._durable[source] = control.first
-        elif control.first > expected:
-            n_missing = control.first - expected
-            self._missing[source] = self._missing.get(source, 0) + n_missing
-            self._expected[source] = control.first
-            text = f"source {source!r} goes on with {control.first}, {expected} was to come"
+        name, first = control.source, control.first
+        if not self._sources.is_present(name):
+            self._sources.let_go()
+            if self._sources.n_present >= self._max_sources:
+                msg = f"{self._max_sources} sources are connected, no more are taken; got {name!r}"
+                raise MessageError(Reason.TOO_MANY_SOURCES, msg)
+        source = self._sources.get(name) or self._begin(name, first)
+        if first > source.expected:
+            text = f"source {name!r} goes on with {first}, {source.expected} was to come"
             self._sparse_log.log("missing messages", text)
-        self._meet(source)
-        self._told_gap.discard(source)
-        self._welcome(source)
+            source.missing += first - source.expected
+            source.expected = first
+        self._meet(name)
+        self._welcome(name, source)
+
+    def _answer_last(self, frames: Sequence[Frame]) -> None:
+        """Tell who says hello what is on the disk; nothing else is taken any more."""
+        with contextlib.suppress(MessageError):
+            control = decode_control(frames[0])
+            source = self._sources.get(control.source)
+            if control.op == "hello" and source is not None:
+                self._welcome(control.source, source)
+
+    def _begin(self, name: str, first: int) -> Source:
+        source, gone = self._sources.begin(name, first)
+        if gone:
+            self._state.forget(gone)
+        return source
 
     def _pass_over(self, control: Control) -> None:
         """Go on without a message that an embedder has refused, if it is the next."""
-        source, seq = control.source, control.seq
-        if self._expected.get(source) != seq:
+        name, seq = control.source, control.seq
+        source = self._sources.get(name)
+        if source is None or source.expected != seq or source.peer != self._peer:
             return
-        self._meet(source)
+        self._meet(name)
         reason = control.reason if control.reason in REASONS else Reason.EMBEDDING
         self._metrics.rejected[reason] += 1
-        self._skip(source, seq)
-        self._answers.say(self._peer, protocol.refused(source, seq, reason, control.text))
+        self._skip(name, seq, reason, control.text)
 
-    def _skip(self, source: str, seq: int) -> None:
-        """Leave a message out for good: it is missing to its windows."""
-        self._expected[source] = seq + 1
-        self._missing[source] = self._missing.get(source, 0) + 1
-        self._state.pass_over(source, seq, self._missing[source])
+    def _is_next(self, name: str, seq: int) -> bool:
+        """Return whether a source's message is the next; tell its producer if it is not."""
+        source = self._sources.get(name)
+        if source is None:
+            self._answers.say(self._peer, protocol.who(name))
+            return False
+        self._meet(name)
+        n_unread, source.n_unread = source.n_unread, 0
+        if seq - n_unread <= source.expected < seq:  # those without a header were the next ones
+            for unread in range(source.expected, seq):
+                self._skip(name, unread, Reason.HEADER_FORMAT, "its header could not be read")
+        if seq == source.expected:
+            source.told_gap = False
+            return True
+        if seq < source.expected:
+            self._metrics.n_duplicates += 1
+            self._answers.say(self._peer, protocol.ack(name, source.durable, self._credit()))
+        elif not source.told_gap:
+            self._welcome(name, source)
+            source.told_gap = True
+        return False
 
-    def _meet(self, source: str) -> None:
-        self._peers[source], self._seen_s[source] = self._peer, self._clock()
+    def _skip(self, name: str, seq: int, reason: str, text: str) -> None:
+        """Leave the next message of a source out for good: it is missing to its windows."""
+        source = self._sources[name]
+        source.expected = seq + 1
+        source.missing += 1
+        self._state.pass_over(name, seq, source.missing)
+        self._answers.say(self._peer, protocol.refused(name, seq, reason, text))
 
-    def _n_present(self) -> int:
-        """Return how many sources were heard of within the hour; let go of the others."""
-        since = self._clock() - 3600.0
-        for source in [source for source, seen_s in self._seen_s.items() if seen_s < since]:
-            self._leave(source)
-        return len(self._peers)
+    def _meet(self, name: str) -> None:
+        if self._sources.meet(name, self._peer):
+            text = f"two connections take turns as {name!r}; nothing counts twice; end one of them"
+            self._sparse_log.log("two producers use one name", text)
 
-    def _leave(self, source: str) -> None:
-        """Let a source that is done make room for others; it is known all the same."""
-        self._seen_s.pop(source, None)
-        self._peers.pop(source, None)
-
-    def _forget_oldest(self) -> None:
-        """Make room for the name of a new source: hostile ones have any number of them."""
-        if len(self._expected) >= _MOST_KNOWN:
-            gone = next((name for name in self._expected if name not in self._peers), None)
-            if gone is not None:
-                del self._expected[gone], self._durable[gone]
-                self._missing.pop(gone, None)
-                self._told_gap.discard(gone)
-                self._ended.discard(gone)
-                self._state.forget(gone)
-
-    def _welcome(self, source: str) -> None:
-        following = min(self._durable[source], self._expected[source])
-        text = protocol.welcome(source, following, self._expected[source], self._credit())
-        self._answers.say(self._peers[source], text)
+    def _welcome(self, name: str, source: Source) -> None:
+        source.told_gap = False
+        following, expected = min(source.durable, source.expected), source.expected
+        max_bytes = self._answers.max_bytes
+        text = protocol.welcome(name, following, expected, self._credit(), max_bytes)
+        self._answers.say(self._peer, text)
 
     def _credit(self) -> int:
-        return max(_LEAST_CREDIT_BYTES, _CREDIT_BYTES // max(1, len(self._peers)))
+        return max(_LEAST_CREDIT_BYTES, _CREDIT_BYTES // max(1, self._sources.n_present))

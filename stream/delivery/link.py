@@ -8,11 +8,13 @@ from collections.abc import Callable, MutableMapping
 
 import zmq
 
-from engines.errors import EndpointError, MessageError, NplmStreamError
+from engines.errors import ArtifactError, EndpointError, MessageError, NplmStreamError
 from stream.delivery.protocol import Control, decode_control, hello
 from stream.delivery.spool import Spool
 from stream.delivery.wake import Wake
 from stream.endpoints import Socket
+from stream.message import too_large
+from stream.sparse_log import SparseLog
 
 __all__ = ["Link"]
 
@@ -23,7 +25,8 @@ _SILENCE_S = 1.0
 #: And for so long, on a new connection.
 _DEAD_S = 5.0
 _DROP_EVERY = 32
-_MOST_REFUSED = 100
+#: A spool that fails is tried again so much later.
+_RETRY_S = 0.25
 
 
 class Link:
@@ -39,10 +42,13 @@ class Link:
         pending: frames of messages that are not acknowledged, by `seq`, in order.
         changed: guards it all; told whenever room or an answer comes.
         spool: where acknowledged messages are forgotten too.
+        sparse_log: for trouble that may repeat.
 
     Attributes:
         durable: all `seq` below it are on the consumer's disk; None until it has answered.
-        refused: `seq` and reason of messages that the consumer refused for good.
+        n_refused: messages that the consumer refused for good.
+        last_refused: `seq` and reason of the last one.
+        max_bytes: payload that it takes in one message; 0 if it has not said.
         trouble: why it does not take this source for now; empty if it does.
     """
 
@@ -54,19 +60,21 @@ class Link:
         pending: MutableMapping[int, list[bytes]],
         changed: threading.Condition,
         spool: Spool | None,
+        sparse_log: SparseLog,
     ) -> None:
         """Start the thread."""
         self._connect, self._source, self._changed = connect, source, changed
         self._spool, self._pending, self._following = spool, pending, following
+        self._sparse_log = sparse_log
         self.n_bytes = sum(len(frames[1]) for frames in pending.values())
         self.durable: int | None = None
-        self.refused: list[tuple[int, str]] = []
-        self.trouble = ""
+        self.n_refused, self.last_refused = 0, (-1, "")
+        self.max_bytes, self.trouble = 0, ""
         self._cursor = self._acknowledged = next(iter(pending), following)
         self._sent, self._resumed = following, False
         self._expected: int | None = None
         self._flying_bytes = self._credit = self._n_undropped = 0
-        self._heard_s = self._hello_s = 0.0
+        self._heard_s = self._hello_s = self._drop_s = 0.0
         self._greeted = self._closing = False
         self._wake = Wake()
         self._fault: NplmStreamError | None = None
@@ -116,6 +124,7 @@ class Link:
                     socket = self._connect()
                     self._greeted, self._heard_s, self._hello_s = False, time.monotonic(), 0.0
                 with self._changed:
+                    self._drop()
                     self._greet(socket)
                     can_go_on = self._send(socket)
                 self._sleep(socket, to_send=not can_go_on)
@@ -158,6 +167,10 @@ class Link:
         """Send what the credit allows; return False where the socket takes no more for now."""
         while self._greeted and (frames := self._pending.get(self._cursor)) is not None:
             size = len(frames[1])
+            if 0 < self.max_bytes < size:
+                if self._flying_bytes:
+                    break  # those before it arrive first
+                raise EndpointError(too_large(self._cursor, frames, self.max_bytes))
             if self._flying_bytes and self._flying_bytes + size > self._credit:
                 break
             try:
@@ -192,6 +205,7 @@ class Link:
         self._heard_s = time.monotonic()
         if control.op == "welcome":
             self._expected, self.trouble = control.expected, ""
+            self.max_bytes = control.max_bytes
             self._check_name()
             self._acknowledge(control.next)
             self.durable, self._credit, self._greeted = control.next, control.credit, True
@@ -210,9 +224,14 @@ class Link:
         elif control.op == "refused" and control.seq < 0:
             self.trouble = f" (it says: {control.text})"
         elif control.op == "refused":
-            _LOG.error("message %d was refused: %s", control.seq, control.text)
-            if len(self.refused) < _MOST_REFUSED:
-                self.refused.append((control.seq, control.text))
+            self._refused(control)
+
+    def _refused(self, control: Control) -> None:
+        text = f"message {control.seq} was refused: {control.text}"
+        self._sparse_log.log(f"source {self._source!r}", text, logging.ERROR)
+        if control.seq > self.last_refused[0]:  # one that was sent again is told again
+            self.n_refused += 1
+            self.last_refused = control.seq, control.text
 
     def _check_name(self) -> None:
         """Fail where the consumer has messages under numbers that are new here: they are others.
@@ -239,7 +258,18 @@ class Link:
             self._n_undropped += 1
         self._acknowledged = max(self._acknowledged, following)
         self._cursor = max(self._cursor, following)
+        self._drop()
+
+    def _drop(self) -> None:
+        """Forget in the spool what is acknowledged; where that fails, later."""
         enough = self._n_undropped >= _DROP_EVERY or not self._pending
-        if self._spool is not None and self._n_undropped and enough:
+        now = time.monotonic()
+        if self._spool is None or not (self._n_undropped and enough) or now < self._drop_s:
+            return
+        try:
             self._spool.drop_below(self._acknowledged)
+        except ArtifactError as exc:
+            self._drop_s = now + _RETRY_S
+            self._sparse_log.log("acknowledged messages stay in the spool", f"{exc}; trying again")
+        else:
             self._n_undropped = 0

@@ -7,7 +7,7 @@ import zmq
 from engines.errors import MessageError
 from stream.delivery.admission import Admitted
 from stream.endpoints import Socket
-from stream.message import Frame, Header
+from stream.header import Frame, Header
 from stream.sequence import SequenceTracker
 from stream.state.run import RunState
 

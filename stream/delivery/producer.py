@@ -9,6 +9,7 @@ the consumer was lost, and lets go of it when the consumer has it on its disk.
 """
 
 import logging
+import math
 import os
 import platform
 import threading
@@ -21,18 +22,23 @@ from typing import Self
 
 import numpy as np
 
-from engines.errors import EndpointError
+from engines.errors import ArtifactError, EndpointError, MessageError
 from engines.events import N_FEATURES, N_OBJECTS
 from engines.types import FloatArray
 from stream.delivery.link import Link
 from stream.delivery.spool import Spool
 from stream.endpoints import Socket
-from stream.message import encode_message
+from stream.header import Reason
+from stream.message import encode_message, too_large
+from stream.sparse_log import SparseLog
 
 __all__ = ["ReliableProducer", "unique_name"]
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.1
+_LOG_EVERY_S = 10.0
+#: A spool that fails is tried again so much later.
+_RETRY_S = 0.25
 _BUFFER_BYTES = 64 << 20
 _NO_EVENTS = np.empty((0, N_OBJECTS, N_FEATURES), dtype=np.float32)
 
@@ -44,6 +50,10 @@ def unique_name() -> str:
 
 class ReliableProducer:
     """Sends one source's messages until each is acknowledged. Not to be shared between threads.
+
+    A message that the consumer refuses for good is gone: it is logged as an error, once in ten
+    seconds at most, and counted. A process that runs on looks at `n_refused` after `send` and
+    raises its own alarm when it grows; `flush`, at the end, raises.
 
     Args:
         connect: opens a new DEALER socket that connects to the consumer; called by the thread.
@@ -88,7 +98,10 @@ class ReliableProducer:
         self._dtype, self._buffer_bytes = dtype, buffer_bytes
         self.stopped, self._now_ns = stopped, now_ns
         self._changed = threading.Condition()
-        self._link = Link(connect, self.source, self._seq, pending, self._changed, self._spool)
+        self._sparse_log = SparseLog(every_s=_LOG_EVERY_S)
+        self._link = Link(
+            connect, self.source, self._seq, pending, self._changed, self._spool, self._sparse_log
+        )
 
     def __enter__(self) -> Self:
         """Return the producer itself."""
@@ -113,6 +126,11 @@ class ReliableProducer:
     def n_unacknowledged(self) -> int:
         """Messages that no consumer has on its disk, as far as is known here."""
         return self._link.n_pending
+
+    @property
+    def n_refused(self) -> int:
+        """Messages that the consumer has refused for good, as far as it has told."""
+        return self._link.n_refused
 
     def resume(self, timeout_s: float | None = None) -> int:
         """Ask the consumer where this source stands, and go on from there.
@@ -143,32 +161,40 @@ class ReliableProducer:
     ) -> int | None:
         """Hand a message over; with a spool it is on this disk on return.
 
+        Where that disk is full or fails it is tried four times a second.
+
         Args:
             particles: (n, 19, 3), pT in GeV.
             t_ns: production time, unix nanoseconds; now if None.
             end: say that the source is done.
-            timeout_s: how long to wait for room; None waits for ever.
+            timeout_s: how long to wait for room, and for the disk; None waits for ever.
 
         Returns:
             The message's `seq`; None if asked to stop.
 
         Raises:
-            ArtifactError: if the spool cannot be written.
-            EndpointError: if no room came in time.
-            MessageError: if the events break a rule of the wire.
+            ArtifactError: if the spool could not be written in time.
+            EndpointError: if no room came in time, or a message that was handed over before the
+                consumer's first word is larger than it takes.
+            MessageError: if the events break a rule of the wire, or are more than the consumer
+                takes in one message.
         """
+        until_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         time_ns = self._now_ns() if t_ns is None else t_ns
         frames = encode_message(
             self.source, self._seq, time_ns, particles, dtype=self._dtype, end=end
         )
+        seq = self._seq
         self._wait(lambda: self._has_room(len(frames[1])), timeout_s, "acknowledged messages")
         if self.stopped():
             return None
-        seq = self._seq
         with self._changed:
             self._link.check()
-            if self._spool is not None:
-                self._spool.add(seq, frames)
+            if 0 < self._link.max_bytes < len(frames[1]):
+                msg = too_large(seq, frames, self._link.max_bytes)
+                raise MessageError(Reason.TOO_MANY_EVENTS, msg)
+            if not self._keep(seq, frames, until_s):
+                return None
             self._link.add(seq, frames)
         self._seq += 1
         return seq
@@ -193,9 +219,8 @@ class ReliableProducer:
             EndpointError: if that did not come in time, or messages were refused for good.
         """
         self._wait(lambda: not self._link.n_pending, timeout_s, "acknowledged everything")
-        if self._link.refused:
-            seq, text = self._link.refused[-1]
-            n = len(self._link.refused)
+        if n := self._link.n_refused:
+            seq, text = self._link.last_refused
             msg = f"the consumer refused {n} messages of {self.source!r}, last {seq}: {text}"
             raise EndpointError(msg)
         return not self._link.n_pending
@@ -205,6 +230,26 @@ class ReliableProducer:
         self._link.close()
         if self._spool is not None:
             self._spool.close()
+
+    def _keep(self, seq: int, frames: list[bytes], until_s: float) -> bool:
+        """Write to the spool, if there is one; return False if asked to stop before it could be.
+
+        Raises:
+            ArtifactError: if it cannot be until `until_s`, by the monotonic clock.
+        """
+        while self._spool is not None:
+            try:
+                self._spool.add(seq, frames)
+            except ArtifactError as exc:
+                if time.monotonic() > until_s:
+                    raise
+                self._sparse_log.log("message not kept", f"{exc}; trying again, sending waits")
+            else:
+                return True
+            if self._changed.wait_for(self.stopped, _RETRY_S):
+                return False
+            self._link.check()
+        return True
 
     def _has_room(self, n_bytes: int) -> bool:
         waiting = self._link.n_bytes

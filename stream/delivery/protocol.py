@@ -3,13 +3,14 @@
 Each is one ZeroMQ frame, a msgpack map with `v` 1 and `op`; event messages keep their two frames.
 
     hello    to the consumer    source, first: the lowest `seq` that the producer still holds
-    welcome  to the producer    source, next, expected, credit
+    welcome  to the producer    source, next, expected, credit, max_bytes
     ack      to the producer    source, next, credit
     who      to the producer    source: not known here, say hello
-    refused  to the producer    source and seq, or null; reason, text
+    refused  to the producer    source, or empty; seq, or -1; reason, text
 
 All `seq` below `next` are on the consumer's disk, all below `expected` have arrived. `credit` is
-how many bytes of payload may be on their way, not acknowledged; one message always may.
+how many bytes of payload may be on their way, not acknowledged; one message always may. No message
+may have more than `max_bytes` of payload; 0 or none says nothing.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 import msgpack
 
 from engines.errors import MessageError
-from stream.message import Frame, Reason
+from stream.header import Frame, Reason
 from stream.plain_text import plain_text
 
 __all__ = ["END", "Control", "ack", "decode_control", "hello", "refused", "welcome", "who"]
@@ -52,9 +53,9 @@ class Control:
 
     Attributes:
         op: hello, welcome, ack, who or refused.
-        source: whom it concerns; empty in a `refused` whose message had no readable header.
+        source: whom it concerns; empty in a `refused` of a message that nobody can be named for.
         first, next, expected: as in the module's description.
-        credit: bytes.
+        credit, max_bytes: bytes.
         seq: of a refused message, -1 if its header could not be read.
         reason, text: why it was refused.
     """
@@ -65,6 +66,7 @@ class Control:
     next: int = 0
     expected: int = 0
     credit: int = 0
+    max_bytes: int = 0
     seq: int = -1
     reason: str = ""
     text: str = ""
@@ -80,9 +82,10 @@ def hello(source: str, first: int) -> bytes:
     return _pack("hello", source=source, first=first)
 
 
-def welcome(source: str, following: int, expected: int, credit: int) -> bytes:
-    """Return the answer to a greeting: what is on the disk, what has arrived, the credit."""
-    return _pack("welcome", source=source, next=following, expected=expected, credit=credit)
+def welcome(source: str, following: int, expected: int, credit: int, max_bytes: int = 0) -> bytes:
+    """Return the answer to a greeting: what is on the disk, what has arrived, what may come."""
+    fields = {"next": following, "expected": expected, "credit": credit, "max_bytes": max_bytes}
+    return _pack("welcome", source=source, **fields)
 
 
 def ack(source: str, following: int, credit: int) -> bytes:
@@ -126,6 +129,7 @@ def decode_control(frame: Frame) -> Control:
         next=_number(fields, "next"),
         expected=_number(fields, "expected"),
         credit=_number(fields, "credit"),
+        max_bytes=_number(fields, "max_bytes"),
         seq=_number(fields, "seq", least=-1) if "seq" in fields else -1,
         reason=_text(fields, "reason", may_be_empty=True),
         text=_text(fields, "text", may_be_empty=True, longest=_MAX_TEXT),

@@ -11,9 +11,9 @@ from engines.errors import EngineError, MessageError
 from engines.types import FloatArray
 from stream.batch import MicroBatch
 from stream.delivery.admission import Admission, Receiver
+from stream.header import Header, Reason
 from stream.intake import Intake
 from stream.memory import EventMemory
-from stream.message import Header, Reason
 from stream.metrics import Metrics
 from stream.service import Limits
 from stream.snapshot import Recent

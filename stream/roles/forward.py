@@ -6,7 +6,7 @@ import zmq
 
 from engines.types import FloatArray
 from stream.endpoints import Socket
-from stream.message import Header
+from stream.header import Header
 from stream.wire import encode_embeddings
 
 __all__ = ["PushForward"]

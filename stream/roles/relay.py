@@ -16,9 +16,9 @@ from stream.delivery import protocol
 from stream.delivery.admission import Admitted
 from stream.delivery.answers import Answers
 from stream.delivery.plain import receive_parts
-from stream.delivery.protocol import decode_control
+from stream.delivery.protocol import Control, decode_control
 from stream.endpoints import Socket
-from stream.message import Frame, Header
+from stream.header import Frame, Header, Reason, read_place
 from stream.metrics import Metrics
 from stream.sparse_log import SparseLog
 from stream.wire import encode_embeddings
@@ -55,7 +55,9 @@ class Relay:
         self._peers: dict[str, bytes] = {}
         self._ends: dict[str, int] = {}
         self._known: dict[str, None] = {}
+        self._unread: dict[bytes, int] = {}
         self._peer = b""
+        self._header_frame: Frame = b""
         self._answers = Answers()
         self.n_dropped = 0
 
@@ -86,11 +88,17 @@ class Relay:
                 continue
             self._peer = bytes(parts[0])
             if len(parts) != 2:
+                self._header_frame = parts[1] if len(parts) > 1 else b""
                 return parts[1:]
             self._pass_on(bytes(parts[1]))
 
     def admits(self, header: Header) -> bool:
         """Return True: which messages count is the tester's to say."""
+        n_unread = self._unread.pop(self._peer, 0)
+        if self._is_mine(header.source):
+            text = "its header could not be read"
+            for seq in range(max(0, header.seq - n_unread), header.seq):
+                self._on(protocol.refused(header.source, seq, Reason.HEADER_FORMAT, text))
         self._meet(header.source)
         return True
 
@@ -103,10 +111,16 @@ class Relay:
 
     def refuse(self, header: Header | None, exc: MessageError) -> None:
         """Tell the tester that a message will not come, which tells its producer."""
-        if header is None:
+        place = read_place(self._header_frame) if header is None else (header.source, header.seq)
+        if place is None:
+            # Which one it was shows in the next of this peer that can be read.
+            if self._peer in self._unread or len(self._unread) < _MOST_SOURCES:
+                self._unread[self._peer] = self._unread.get(self._peer, 0) + 1
             self._answers.say(self._peer, protocol.refused("", -1, exc.reason, str(exc)))
+        elif header is None and not self._is_mine(place[0]):
+            self._answers.say(self._peer, protocol.who(place[0]))  # no other peer's may be skipped
         else:
-            self._on(protocol.refused(header.source, header.seq, exc.reason, str(exc)))
+            self._on(protocol.refused(*place, exc.reason, str(exc)))
 
     def send(self, header: Header, embeddings: FloatArray) -> bool:
         """Send one message's embeddings, (n, d); return whether the tester took it in time."""
@@ -163,12 +177,19 @@ class Relay:
                 if control.op == "ack":
                     self._answers.acknowledge(control.source, peer, frame)
                 else:
-                    self._answers.say(peer, frame)
+                    self._answers.say(peer, self._limited(control, frame))
             if control.op == "welcome":
                 self._remember(control.source)
             end = self._ends.get(control.source)
             if end is not None and control.op in ("ack", "welcome") and control.next >= end:
                 del self._ends[control.source]
+
+    def _limited(self, control: Control, frame: bytes) -> bytes:
+        """Return what to pass back: how large a message may be is said of the way to here."""
+        if control.op != "welcome":
+            return frame
+        numbers = control.next, control.expected, control.credit
+        return protocol.welcome(control.source, *numbers, self._answers.max_bytes)
 
     def _remember(self, source: str) -> None:
         """Know that the tester takes a source: the ends of others will never be acknowledged."""
@@ -177,6 +198,10 @@ class Relay:
             gone = next(iter(self._known))
             del self._known[gone]
             self._ends.pop(gone, None)
+
+    def _is_mine(self, source: str) -> bool:
+        """Return whether the peer that speaks was the last to speak for a source."""
+        return self._peers.get(source) == self._peer
 
     def _meet(self, source: str) -> None:
         if source not in self._peers and len(self._peers) >= _MOST_SOURCES:

@@ -56,8 +56,7 @@ class ConsumerSecurity:
         self._guard: MemoryGuard | None = None
         self._watch = ConnectionWatch(context)
         self._stack = ExitStack()
-        if self._lists:
-            self._stack.enter_context(Gate(context, self._lists))
+        self._gate = self._stack.enter_context(Gate(context, self._lists)) if self._lists else None
         _warn(options)
 
     def close(self) -> None:
@@ -74,6 +73,11 @@ class ConsumerSecurity:
     ) -> None:
         """Answer for no more connections."""
         self.close()
+
+    def faults(self) -> list[str]:
+        """Return what is not done any more, as its thread has ended."""
+        ended = self._gate is not None and not self._gate.is_alive
+        return ["the check of clients' keys"] if ended else []
 
     def open_receiver(self, endpoint: str, pattern: str, limit_bytes: int) -> MemoryGuard:
         """Open the socket that events arrive at; raises as `stream.endpoints.open_receiver`.

@@ -17,6 +17,7 @@ from zmq.utils import z85
 from engines.errors import ArtifactError
 
 __all__ = [
+    "CURVE_BYTES",
     "EVENTS",
     "RESULTS",
     "CurveClient",
@@ -30,6 +31,8 @@ __all__ = [
 
 #: ZAP domains: who may send or take events, and who may read results.
 EVENTS, RESULTS = "events", "results"
+#: Encryption makes a frame so much longer, which ZeroMQ's limit of its size counts.
+CURVE_BYTES = 33
 _Socket: TypeAlias = zmq.Socket[bytes]
 
 

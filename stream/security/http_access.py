@@ -7,26 +7,22 @@ import hmac
 import re
 import secrets
 import ssl
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from engines.errors import ArtifactError
 from stream.security.curve import check_private
+from stream.security.turns import Turns
 
 __all__ = ["Password", "Verdict", "hashed", "tls_context"]
 
 #: scrypt's cost: 16 MB and about 50 ms, RFC 7914.
 _N, _R, _P = 2**14, 8, 1
 _BYTES = 32
-#: Seconds between two passwords that are hashed: who guesses costs the stream next to nothing.
-_EVERY_S = 1.0
 _HASHED = re.compile(r"scrypt\$([0-9a-f]{32})\$([0-9a-f]{64})")
 _FORM = "one line, user:password, or as make-keys --http-user writes it"
 
-#: True: it is right; False: it is wrong; None: too many were tried, come again.
+#: True: it is right; False: it is wrong; None: too many wrong ones are tried, come again.
 Verdict = bool | None
 
 
@@ -36,14 +32,12 @@ class Password:
     Args:
         user: the name.
         stored: the password, or its hash of the form scrypt$SALT$HASH.
-        clock: seconds.
+        turns: who may have a password hashed.
     """
 
-    def __init__(
-        self, user: str, stored: str, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, user: str, stored: str, *, turns: Turns | None = None) -> None:
         """Know no right password yet where only its hash is known."""
-        self._user, self._clock = user, clock
+        self._user, self._turns = user, turns or Turns()
         self._key = secrets.token_bytes(_BYTES)
         hashed_form = _HASHED.fullmatch(stored)
         self._salt, self._hash = (
@@ -51,7 +45,6 @@ class Password:
         )
         # What was right once is known again without hashing it slowly.
         self._right = b"" if hashed_form else self._digest(f"{user}:{stored}".encode())
-        self._lock, self._next_s = threading.Lock(), 0.0
 
     @classmethod
     def read(cls, path: Path) -> "Password":
@@ -73,8 +66,15 @@ class Password:
             raise ArtifactError(msg)
         return cls(user, stored)
 
-    def check(self, authorization: str) -> Verdict:
-        """Judge the Authorization header of a request; empty where there is none."""
+    def check(self, authorization: str, who: str = "") -> Verdict:
+        """Judge the Authorization header of a request; empty where there is none.
+
+        One that is not known yet waits for its turn to be hashed, a second after a wrong one.
+
+        Args:
+            authorization: the header.
+            who: the client's address.
+        """
         scheme, _, encoded = authorization.partition(" ")
         try:
             given = base64.b64decode(encoded.strip(), validate=True)
@@ -82,24 +82,27 @@ class Password:
             return False
         if scheme.lower() != "basic" or not given:
             return False
-        if self._right and hmac.compare_digest(self._digest(given), self._right):
+        if self._is_known(given):
             return True
-        return self._check_hash(given) if self._hash else False
+        return self._check_hash(given, who) if self._hash else False
 
-    def _check_hash(self, given: bytes) -> Verdict:
-        """Hash what was given, once a second at most, whoever asks."""
-        with self._lock:
-            now = self._clock()
-            if now < self._next_s:
+    def _is_known(self, given: bytes) -> bool:
+        return bool(self._right) and hmac.compare_digest(self._digest(given), self._right)
+
+    def _check_hash(self, given: bytes, who: str) -> Verdict:
+        with self._turns.turn(who) as came:
+            if self._is_known(given):  # since it began to wait
+                return True
+            if not came:
                 return None
-            self._next_s = now + _EVERY_S
-        user, _, password = given.partition(b":")
-        same_user = hmac.compare_digest(user, self._user.encode())
-        same_password = hmac.compare_digest(_scrypt(password, self._salt), self._hash)
-        if same_user and same_password:
-            self._right = self._digest(given)
-            return True
-        return False
+            user, _, password = given.partition(b":")
+            same_user = hmac.compare_digest(user, self._user.encode())
+            same_password = hmac.compare_digest(_scrypt(password, self._salt), self._hash)
+            if same_user and same_password:
+                self._right = self._digest(given)
+                return True
+            self._turns.was_wrong(who)
+            return False
 
     def _digest(self, given: bytes) -> bytes:
         return hmac.digest(self._key, given, "sha256")

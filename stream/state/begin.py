@@ -10,12 +10,15 @@ from pathlib import Path
 from engines.reference_file import ReferenceArtifact
 from stream.account import Rules
 from stream.metrics import Metrics
+from stream.results import duration
 from stream.sparse_log import SparseLog
 from stream.state.run import RunState
 
 __all__ = ["DEFAULT_FOLDER", "begin_state", "new_name"]
 
 _LOG = logging.getLogger(__name__)
+#: As messages may be.
+_MOST_AHEAD_S = 5.0
 DEFAULT_FOLDER = Path("stream-state")
 
 
@@ -57,6 +60,13 @@ def begin_state(
     state = RunState(folder, inputs, metrics, SparseLog(), name=new_name(), stopped=stopped)
     if not state.clean and not state.is_new:
         _warn(state, reliable=options.reliable)
+    if state.ahead_s > _MOST_AHEAD_S:
+        _LOG.warning(
+            "the run %s was saved %s ahead of this machine's clock: no window is charged for that "
+            "time, and a time window that was open does not count; set the wrong clock right",
+            state.name,
+            duration(state.ahead_s),
+        )
     return state
 
 

@@ -11,7 +11,7 @@ from engines.errors import EngineError
 from engines.types import FloatArray
 from stream.block import Block
 from stream.features import PendingFeatures
-from stream.message import EVENT_ROW, Header
+from stream.header import EVENT_ROW, Header
 from stream.state.store import StoredMessage
 from stream.wire import NO_KINEMATICS, Wire
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stream.message import Frame
+from stream.header import Frame
 from stream.metrics import Metrics
 from stream.sparse_log import SparseLog
 from stream.state.store import FORGET, StateStore, StoredMessage
@@ -76,7 +76,10 @@ class RunState:
         name: of the run.
         point: where it was taken up.
         decided: what it had decided by then.
-        sources: for every source, the `seq` that came next then.
+        told: whether the lines of the results that were decided then had been written.
+        ahead_s: seconds that the clock then was ahead of the clock now; 0 if it was not.
+        sources: for every source, the `seq` that came next then; the one that was silent for
+            longest first.
         missing: for some, how many messages had gone missing just before that.
         clean: whether the process before ended in order; None if there was none.
         on_durable: called on another thread whenever more is on the disk.
@@ -101,12 +104,14 @@ class RunState:
             self.clean: bool | None = store.read("clean")
             self.point = Point(*(store.read("point") or ()))
             self.decided = Decided(*(store.read("decided") or ()))
+            self.told = store.read("told") == self.decided.n_windows
             self.sources = store.sources()
             self.missing: dict[str, int] = store.read("missing") or {}
             self._stored = list(store.messages())
         except BaseException:
             store.close()
             raise
+        self.ahead_s = max(0.0, self.decided.saved_s - now_s())
         self._number = max([self.point.number, *(one.number for one in self._stored[-1:])])
         self._missing = dict(self.missing)
         self._points = deque([self.point])
@@ -130,6 +135,11 @@ class RunState:
     def max_bytes(self) -> int:
         """How many may."""
         return self._writer.max_bytes
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what is accepted will be on the disk some time."""
+        return self._writer.is_alive
 
     def take_stored(self) -> tuple[list[StoredMessage], list[StoredMessage]]:
         """Return the messages up to the point where the run is taken up, and those after; once."""
@@ -165,6 +175,7 @@ class RunState:
 
     def forget(self, source: str) -> None:
         """Know a source no more."""
+        self._missing.pop(source, None)
         self._writer.put(source, FORGET, None)
 
     def mark(self, windows: Windows, number: int) -> None:
@@ -188,6 +199,10 @@ class RunState:
             point = self._points[0]
         decided = Decided(n_windows, accounts, results, self._now_s())
         self._writer.settle({"point": point, "decided": decided}, point.first_needed)
+
+    def tell(self, n_windows: int) -> None:
+        """Keep that the results of all windows below an index are written; soon on the disk."""
+        self._writer.note({"told": n_windows})
 
     def durable(self) -> dict[str, int]:
         """Return what is newly on the disk: for each source the `seq` that is not; once."""

@@ -6,6 +6,7 @@ its own, as SQLite's pages have none: a run must not go on from what a bad disk 
 """
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engines.errors import ArtifactError, MismatchError
-from stream.message import Frame
+from stream.header import Frame
 from stream.sealed import opened, sealed
 
 __all__ = ["FILE_NAME", "FORGET", "StateStore", "StoredMessage"]
@@ -21,10 +22,10 @@ __all__ = ["FILE_NAME", "FORGET", "StateStore", "StoredMessage"]
 FILE_NAME = "run.sqlite"
 #: In place of a source's next `seq`: it is known no more.
 FORGET = -1
-_FORMAT = 1
+_FORMAT = 2
 _SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER) WITHOUT ROWID;
-CREATE TABLE sources (source TEXT PRIMARY KEY, next TEXT NOT NULL, crc INTEGER) WITHOUT ROWID;
+CREATE TABLE sources (source TEXT PRIMARY KEY, next TEXT NOT NULL, crc INTEGER);
 CREATE TABLE messages (
     number INTEGER PRIMARY KEY, n_missing INTEGER NOT NULL, header BLOB NOT NULL,
     payload BLOB NOT NULL, crc INTEGER
@@ -97,12 +98,13 @@ class StateStore:
         return None
 
     def sources(self) -> dict[str, int]:
-        """Return, for every source, the `seq` that is to come next.
+        """Return, for every source, the `seq` that is to come next; the last written come last.
 
         Raises:
             ArtifactError: if it is damaged.
         """
-        rows = self._rows("SELECT source, next, crc FROM sources")
+        # What is replaced becomes the last row.
+        rows = self._rows("SELECT source, next, crc FROM sources ORDER BY rowid")
         return {source: int(following) for source, following in rows}
 
     def messages(self) -> Iterator[StoredMessage]:
@@ -144,6 +146,14 @@ class StateStore:
             run.executemany("DELETE FROM sources WHERE source = ?", gone)
             run.executemany("REPLACE INTO about VALUES (?, ?, ?)", map(sealed, values))
             run.execute("DELETE FROM messages WHERE number < ?", (first_needed,))
+
+    def reason(self, exc: Exception) -> str:
+        """Return why the disk failed; SQLite calls one that became read-only an I/O error."""
+        for place in (self.path, self.path.parent):
+            if os.access(place, os.F_OK) and not os.access(place, os.W_OK):
+                disk = os.statvfs(place).f_flag & os.ST_RDONLY
+                return f"{'the disk' if disk else place} is read-only"
+        return str(exc)
 
     def close(self) -> None:
         """Close the file, which stays."""
@@ -197,7 +207,7 @@ class StateStore:
                 msg = f"another consumer is using {self.path}; stop it, or name another --state"
             else:
                 msg = (
-                    f"cannot keep the run's state in {self.path} ({exc}); check the folder and its "
-                    "free space, or name another --state"
+                    f"cannot keep the run's state in {self.path} ({self.reason(exc)}); check the "
+                    "folder and its free space, or name another --state"
                 )
             raise ArtifactError(msg) from exc

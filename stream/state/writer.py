@@ -107,9 +107,21 @@ class StateWriter:
             if message is not None:
                 self._pending.messages.append(message)
                 self._pending.n_bytes += size
+            self._pending.sources.pop(source, None)  # the last to be written goes to the end
             self._pending.sources[source] = following
             self._pending.about.update(about or {})
             self._changed.notify_all()
+
+    def note(self, about: Mapping[str, Any]) -> None:
+        """Hand values by name over, and do not wait for them to be on the disk."""
+        with self._changed:
+            self._pending.about.update(about)
+            self._changed.notify_all()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what is handed over will be written; once closed it is."""
+        return self._closing or self._thread.is_alive()
 
     def settle(self, about: Mapping[str, Any], first_needed: int) -> None:
         """Write values by name, and forget messages of lower numbers; on the disk on return.
@@ -191,14 +203,15 @@ class StateWriter:
             except sqlite3.Error as exc:
                 n_failed += 1
                 self._fails = True
-                text = f"{self._store.path}: {exc}; nothing is acknowledged until it can be"
+                reason = self._store.reason(exc)
+                text = f"{self._store.path}: {reason}; nothing is acknowledged until it can be"
                 self._sparse_log.log("state not written", text)
                 self._written({}, 0.0, 1)
                 now = time.monotonic()
                 if self._closing:
                     give_up = give_up or now + _LAST_TRIES_S
                     if now > give_up or self._gave_up:
-                        _LOG.error("gave up writing the state to %s (%s)", self._store.path, exc)
+                        _LOG.error("gave up writing the state to %s (%s)", self._store.path, reason)
                         return False
                 time.sleep(_RETRY_S)
             else:

@@ -128,6 +128,19 @@ def test_counts_are_there_from_the_start(context: Context) -> None:
         assert f"nplm_stream_{name} 0.0" in shown
 
 
+def test_gate_that_answers_no_more_is_a_fault(context: Context, keys: Path) -> None:
+    options = consumer(
+        "--curve-key", keys / "consumer.key_secret", "--curve-clients", keys / "clients"
+    )
+    with ConsumerSecurity(options, context) as security:
+        assert security.faults() == []
+        assert security._gate is not None
+        security._gate.close()
+        assert security.faults() == ["the check of clients' keys"]
+    with ConsumerSecurity(consumer(), context) as security:
+        assert security.faults() == []
+
+
 def test_tap_with_keys(context: Context, keys: Path) -> None:
     """A producer that binds has the list; the consumer that taps it names the producer's key."""
     serving = ProducerSecurity(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import msgpack
 import numpy as np
@@ -24,13 +24,16 @@ from stream.alarms import FalseAlarmRate
 from stream.delivery.plain import SocketReceiver
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
 from stream.exposition import registry_of
+from stream.header import Frame
 from stream.message import encode_message
 from stream.metrics import Metrics
 from stream.monitor import Monitor
 from stream.sender import Sender
-from stream.service import Consumer, Limits
+from stream.service import NOTHING_KEPT, Consumer, Keeping, Limits
 from stream.sliding import open_windows
 from stream.sparse_log import SparseLog
+from stream.state.run import RunState
+from stream.state.store import StateStore
 from stream.tester import Outputs
 from stream.tumbling import CountWindows, TimeWindows
 from stream.window import Windows
@@ -106,6 +109,7 @@ def opened(
     n_relabellings: int = 0,
     n_panes: int = 1,
     limits: Limits | None = None,
+    keeping: Keeping | None = None,
 ) -> Iterator[Setup]:
     rules = Rules(FalseAlarmRate.parse("1/hour"))
     metrics, recorder = Metrics(), Recorder()
@@ -117,6 +121,7 @@ def opened(
         metrics,
         limits=limits or Limits(max_waiting=100),
         now_ns=lambda: NOW_NS,
+        keeping=keeping or NOTHING_KEPT,
     )
     yield Setup(consumer, metrics, recorder, folder / "alarms")
     consumer.close()
@@ -366,6 +371,25 @@ def test_full_disk_does_not_end_the_stream(setup: Setup, caplog: pytest.LogCaptu
     assert setup.recorder.closed
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_threads_that_end_are_named(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(*_: object, **__: object) -> NoReturn:
+        raise SystemExit
+
+    consumer = setup.consumer
+    assert consumer.faults() == []
+    monkeypatch.setattr(consumer.tester, "examine", leave)
+    consumer.take([good(seq) for seq in range(N_WINDOW // PER_MESSAGE)])
+    consumer._runner._thread.join(20.0)
+    assert consumer.faults() == ["the test of windows"]
+    consumer._featuriser._compute = leave
+    consumer.take([good(50)])
+    consumer._featuriser._thread.join(20.0)
+    assert consumer.faults() == ["the test of windows", "the features of events"]
+    consumer.close()
+    assert consumer.faults() == []  # they are to end
+
+
 def test_snapshot_is_what_the_page_shows(setup: Setup, artifact: ReferenceArtifact) -> None:
     setup.consumer.take([good(seq) for seq in range(15)])
     setup.consumer.close()
@@ -411,6 +435,33 @@ def test_stop_still_takes_what_has_arrived(
     setup.consumer.close()
     assert setup.metrics.n_events > 0
     assert setup.metrics.n_missing == 0
+
+
+def test_messages_are_on_the_disk_before_the_last_windows_are_tested(
+    artifact: ReferenceArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may take a minute at the end, and producers wait to be told."""
+    state = RunState(tmp_path / "state", {}, Metrics(), SparseLog(), name="r")
+    write = StateStore.write
+
+    def write_slowly(store: StateStore, *words: Any, **names: Any) -> None:  # noqa: ANN401
+        time.sleep(0.2)
+        write(store, *words, **names)
+
+    monkeypatch.setattr(StateStore, "write", write_slowly)
+    left: list[list[Frame]] = [[*good(seq)] for seq in range(3)]
+
+    class Few:
+        def receive(self, wait_ms: int) -> list[Frame] | None:
+            time.sleep(0 if left else wait_ms / 1e3)
+            return left.pop(0) if left else None
+
+    windows = CountWindows(N_WINDOW)
+    with opened(artifact, tmp_path, windows, keeping=Keeping(state)) as setup:
+        setup.consumer.run(Few(), lambda: not left)
+        assert setup.metrics.n_messages == 3
+        assert state.n_bytes == 0
+        assert state.durable() == {"detector": 3}
 
 
 def test_trouble_is_logged_once_a_minute_with_its_count(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,8 @@ from bench.fuzzing.report import intake_record
 from bench.fuzzing.rules import Rules
 from bench.fuzzing.socket_run import fuzz_consumer
 from engines.errors import MessageError
-from stream.message import EVENT_ROW, decode_message
+from stream.header import EVENT_ROW
+from stream.message import decode_message
 from stream.wire import EventWire
 
 KEYS = ("v", "source", "seq", "n", "dtype", "shape", "t_ns", "end", "engine", "more")

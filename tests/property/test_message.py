@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as npst
 
 from engines.errors import MessageError
 from engines.types import FloatArray
-from stream.message import REASONS, Header, decode_message, encode_message
+from stream.header import REASONS, Header
+from stream.message import decode_message, encode_message
 from stream.sequence import SequenceTracker
 
 SOURCES = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=60)

@@ -17,7 +17,7 @@ from bench.stream_rate import receive_hz
 from bench.stream_run import Feed, Served, run_stream
 from engines.errors import WorkerError
 from stream.endpoints import Context, open_receiver
-from stream.message import decode_header
+from stream.header import decode_header
 from stream.stages import STAGES
 from tests.conftest import Track
 from tests.support_commands import TIMEOUT_S, calibrate, tiny_encoder

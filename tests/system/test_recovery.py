@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -112,6 +113,26 @@ def test_restart_goes_on_with_the_open_window(
     assert n_unfinished(out) == 300
 
 
+def test_stop_under_load_ends_in_order_and_every_event_counts_once(
+    start: Start, send: Send, tmp_path: Path
+) -> None:
+    options = ("--reliable", "--state", tmp_path / "state", "--max-waiting", 1000)
+    consumer, port = start(*options)
+    producers = [send(16_000, source, "--reliable", "--rate", 8000) for source in ("one", "two")]
+    wait_until(lambda: metric(port, "events_total") > 4000, "events", consumer)
+    consumer.terminate()
+    code, _, err = finish(consumer)
+    assert code == 0, err
+    assert 6 <= len(lines(tmp_path)) < 64  # in the middle of it
+    consumer, _ = start(*options, "--exit-on-end")
+    code, out, err = finish(consumer)
+    assert code == 0, err
+    assert not re.search(r"Traceback|kill|missing", err)
+    assert [finish(producer)[0] for producer in producers] == [0, 0]
+    check_run(lines(tmp_path), 64)
+    assert n_unfinished(out) == 0
+
+
 def test_plain_stream_counts_what_a_kill_lost(start: Start, send: Send, tmp_path: Path) -> None:
     options = ("--state", tmp_path / "state")
     consumer, port = start(*options)
@@ -206,5 +227,30 @@ def test_full_disk_holds_the_stream_and_a_stop_ends_it(
     code, out, err = finish(consumer)
     assert code == 0, err
     assert finish(producer)[0] == 0
+    check_run(lines(tmp_path), 10)
+    assert n_unfinished(out) == 0
+
+
+def test_disk_that_takes_nothing_for_a_while_costs_nothing(
+    start: Start, send: Send, tmp_path: Path
+) -> None:
+    """Every write is refused, as by a disk that became read-only: one in use cannot be remounted.
+
+    A file of the consumer's may not grow over nothing, so SQLite sees an I/O error.
+    """
+    options = ("--reliable", "--state", tmp_path / "state", "--exit-on-end")
+    consumer, port = start(*options)
+    as_it_was = resource.prlimit(consumer.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(consumer.pid, resource.RLIMIT_FSIZE, (0, as_it_was[1]))
+    producer = send(5000, "one", "--reliable")
+    wait_until(lambda: metric(port, "state_failures_total") > 2, "failures", consumer)
+    assert producer.poll() is None  # nothing was acknowledged
+    assert not lines(tmp_path)
+    resource.prlimit(consumer.pid, resource.RLIMIT_FSIZE, as_it_was)
+    assert finish(producer)[0] == 0
+    code, out, err = finish(consumer)
+    assert code == 0, err
+    assert "nothing is acknowledged until it can be" in err
+    assert "the state can be written" in err
     check_run(lines(tmp_path), 10)
     assert n_unfinished(out) == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import embedders, embedders_net
+from bench import embedders, embedders_net, embedders_run
 from bench.embedders_net import Machine, network
 from bench.embedders_run import _windows
 from engines.errors import NplmStreamError, ParameterError
@@ -125,10 +125,11 @@ def test_a_network_that_cannot_be_finished_is_taken_down(monkeypatch: pytest.Mon
 @pytest.mark.slow
 @pytest.mark.usefixtures("keep_logging")
 def test_two_embedders_and_a_tester_count_every_event_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(embedders_run, "_SETTLING_EVENTS", 5000)
     saved = tmp_path / "out.json"
-    words = ["--repeat", "1", "--rate", "20000", "--duration", "2.5", "--warm-up", "0.5"]
+    words = ["--repeat", "1", "--rate", "15000", "--duration", "1", "--warm-up", "0.2"]
     assert embedders.main([*words, "--json", str(saved)]) == 0
     results = json.loads(saved.read_text())["results"]
     for name in ("embedders", "single"):

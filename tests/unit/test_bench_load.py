@@ -12,7 +12,7 @@ from bench.load import Messages
 from bench.schedule import Schedule, drive
 from engines.errors import SampleSizeError
 from stream.endpoints import Context, bound_endpoint, open_receiver, open_sender
-from stream.message import decode_header
+from stream.header import decode_header
 from tests.conftest import MakeEvents, Track
 
 NS = 10**9

@@ -1,8 +1,8 @@
 """A long run: what is fitted to its memory, what is drawn and said, and a short one in earnest."""
 
-import json
 import os
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from bench.scrape import Scrape, quantile_s
 from bench.soak_fit import slope
 from bench.usage import forget_peak, usage
 from engines.errors import WorkerError
+from tests.support_bench import run_at_once
 
+Soaks: TypeAlias = dict[str, tuple[dict[str, Any], str]]
 TIMES_S = np.arange(0.0, 1200.0, 4.0)
 HISTOGRAM = """\
 # TYPE nplm_stream_event_latency_seconds histogram
@@ -82,25 +84,32 @@ def test_bad_usage_ends_with_one_sentence(capsys: pytest.CaptureFixture[str]) ->
     assert "--warm-up must be shorter" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def soaks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Soaks]:
+    """Return a folder with pictures, and records and texts of runs by the way of delivery."""
+    folder = tmp_path_factory.mktemp("soak")
+    words = ("--minutes", 0.04, "--warm-up", 0.01, "--rate", 10_000, "--every", 0.3)
+    commands = {
+        name: ("bench.soak", *words, *mode, "--plot", folder / f"{name}.png")
+        for name, mode in (("pull", ()), ("reliable", ("--reliable",)))
+    }
+    return folder, run_at_once(folder, commands)
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("keep_logging")
-@pytest.mark.parametrize("mode", [[], ["--reliable"]])
-def test_a_short_run_counts_everything_and_is_drawn(
-    mode: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    saved, drawn = tmp_path / "soak.json", tmp_path / "soak.png"
-    words = ["--minutes", "0.07", "--warm-up", "0.01", "--rate", "10000", "--every", "0.5"]
-    assert soak.main([*words, *mode, "--json", str(saved), "--plot", str(drawn)]) == 0
-    said = capsys.readouterr().out
+@pytest.mark.parametrize("mode", ["pull", "reliable"])
+def test_a_short_run_counts_everything_and_is_drawn(soaks: tuple[Path, Soaks], mode: str) -> None:
+    folder, runs = soaks
+    record, said = runs[mode]
     assert "each counted" in said
     assert "MB an hour" in said
-    record = json.loads(saved.read_text())
     assert record["benchmark"] == "soak"
+    assert record["settings"]["reliable"] == (mode == "reliable")
     results = record["results"]
-    assert results["counts"]["events"] == results["events_sent"] == 42_240
+    assert results["counts"]["events"] == results["events_sent"] == 24_064
     assert results["counts"]["missing"] == 0
     curves = results["curves"]
     assert {len(values) for values in curves.values()} == {len(curves["t_s"])}
     assert 3 <= len(curves["t_s"]) <= 300
     assert max(curves["p99_s"]) >= max(curves["p50_s"]) > 0
-    assert drawn.read_bytes().startswith(b"\x89PNG")
+    assert (folder / f"{mode}.png").read_bytes().startswith(b"\x89PNG")

@@ -16,7 +16,8 @@ from stream.endpoints import (
     open_receiver,
     open_sender,
 )
-from stream.message import DEFAULT_MAX_EVENTS, frame_limit
+from stream.header import DEFAULT_MAX_EVENTS, frame_limit
+from stream.security.curve import EVENTS, CurveServer, KeyPair
 
 Track: TypeAlias = Callable[[Socket], Socket]
 
@@ -62,6 +63,7 @@ def test_every_queue_and_frame_is_bounded(context: Context, track: Track) -> Non
     pull = track(open_receiver(context, ANY_PORT))
     router = track(open_receiver(context, ANY_PORT, "router"))
     largest = frame_limit(DEFAULT_MAX_EVENTS)
+    keys = CurveServer(KeyPair(*zmq.curve_keypair()), EVENTS)
     assert largest == 16_384 * 19 * 3 * 4
     for socket, most in (
         (pull, largest),
@@ -70,6 +72,7 @@ def test_every_queue_and_frame_is_bounded(context: Context, track: Track) -> Non
         (track(open_sender(context, bound_endpoint(pull))), largest),
         (track(open_sender(context, bound_endpoint(router), "dealer")), largest),
         (track(open_publisher(context, ANY_PORT)), 4096),
+        (track(open_receiver(context, ANY_PORT, curve=keys, max_events=300)), 300 * 228 + 33),
     ):
         assert socket.getsockopt(zmq.MAXMSGSIZE) == most
         assert 0 < int(socket.getsockopt(zmq.HANDSHAKE_IVL)) <= 10_000

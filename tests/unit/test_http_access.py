@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from engines.errors import ArtifactError
 from stream.page import Page
-from stream.security.http_access import Password, hashed, tls_context
+from stream.security.http_access import Password, Verdict, hashed, tls_context
+from stream.security.turns import Turns
 from tests.support_security import self_signed
 
 
@@ -87,27 +89,76 @@ def test_what_is_no_password_is_refused(given: str) -> None:
 
 def test_wrong_password_or_user_is_refused() -> None:
     for stored in ("right", hashed("right")):
-        clock_s = iter(range(100))
-        kept = Password("prom", stored, clock=lambda: next(clock_s))  # noqa: B023 - used at once
+        kept = Password("prom", stored, turns=Turns(0.0))
         assert kept.check(basic("prom:wrong")) is False
         assert kept.check(basic("other:right")) is False
         assert kept.check(basic("prom:right")) is True
 
 
-def test_guessing_costs_one_hash_a_second_and_keeps_nobody_out() -> None:
-    now_s = [0.0]
-    kept = Password("prom", hashed("right"), clock=lambda: now_s[0])
-    assert kept.check(basic("prom:right")) is True
-    now_s[0] = 1.0
-    assert [kept.check(basic(f"prom:{n}")) for n in range(50)] == [False] + [None] * 49
-    assert kept.check(basic("prom:right")) is True  # known from before, though many guess
-    now_s[0] = 2.0
-    assert kept.check(basic("prom:wrong")) is False
+def guess(kept: Password, n: int, who: str = "guesser") -> list[Verdict]:
+    """Return what comes of so many wrong passwords at once."""
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(lambda k: kept.check(basic(f"prom:{k}"), who), range(n)))
 
 
-def test_guesser_is_told_to_come_again() -> None:
-    with serving(password=Password("prom", hashed("right"), clock=lambda: 0.0)) as server:
-        assert [status(server, "/", basic("prom:x"))[0] for _ in range(3)] == [401, 429, 429]
+def test_right_password_straight_after_a_wrong_one_waits_and_gets_in() -> None:
+    with serving(password=Password("prom", hashed("right"))) as server:
+        started = time.monotonic()
+        assert status(server, "/", basic("prom:wrong"))[0] == 401
+        assert status(server, "/", basic("prom:right"))[0] == 200
+        assert 1.0 <= time.monotonic() - started < 4.0
+        assert status(server, "/", basic("prom:wrong"))[0] == 401
+        assert status(server, "/", basic("prom:right"))[0] == 200  # known: not hashed again
+        assert time.monotonic() - started < 4.0
+
+
+def test_guesses_are_hashed_one_a_turn_and_most_are_sent_away() -> None:
+    kept = Password("prom", hashed("right"), turns=Turns(0.1))
+    started = time.monotonic()
+    found = guess(kept, 30)
+    assert 0.1 * (found.count(False) - 1) <= time.monotonic() - started
+    assert found.count(None) >= 15
+    assert True not in found
+
+
+def test_guesser_keeps_nobody_out() -> None:
+    """The right one comes from elsewhere, or from an address that was wrong before."""
+    for n_wrong_before in (0, 1):
+        kept = Password("prom", hashed("right"), turns=Turns(0.1))
+        assert [kept.check(basic("prom:typo"), "me") for _ in range(n_wrong_before)] == (
+            [False] * n_wrong_before
+        )
+        stop = threading.Event()
+
+        def flood(kept: Password = kept, stop: threading.Event = stop) -> None:
+            while not stop.is_set():
+                guess(kept, 20)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            time.sleep(0.5)
+            started = time.monotonic()
+            assert kept.check(basic("prom:right"), "me") is True
+            assert time.monotonic() - started < 2.0
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_password_that_is_right_lets_those_in_who_wait_with_it() -> None:
+    kept = Password("prom", hashed("right"))
+    with ThreadPoolExecutor(20) as pool:
+        found = pool.map(lambda _: kept.check(basic("prom:right"), "me"), range(20))
+        assert list(found) == [True] * 20
+
+
+def test_one_too_many_is_told_to_come_again() -> None:
+    turns = Turns(0.3)
+    with serving(password=Password("prom", hashed("right"), turns=turns)) as server:
+        with ThreadPoolExecutor(16) as pool:
+            found = set(pool.map(lambda n: status(server, "/", basic(f"a:{n}"))[0], range(16)))
+        assert found == {401, 429}
 
 
 def test_two_hashes_of_one_password_differ() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from engines.errors import EndpointError
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
+from stream.header import Frame
 from stream.memory_guard import GuardedReceiver, MemoryGuard, default_limit_bytes, read_rss_bytes
-from stream.message import Frame
 from stream.security.options import parse_size_bytes
 
 Track: TypeAlias = Callable[[Socket], Socket]

@@ -8,13 +8,8 @@ import pytest
 
 from engines.errors import MessageError
 from engines.types import FloatArray
-from stream.message import (
-    MAX_EVENTS_PER_MESSAGE,
-    REASONS,
-    Header,
-    decode_message,
-    encode_message,
-)
+from stream.header import MAX_EVENTS_PER_MESSAGE, REASONS, Header
+from stream.message import decode_message, encode_message
 from stream.sequence import SequenceTracker
 
 MISSING = object()

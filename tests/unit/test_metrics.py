@@ -11,7 +11,7 @@ from engines.nplm import z_score
 from stream.account import Rules
 from stream.alarms import FalseAlarmRate
 from stream.exposition import registry_of
-from stream.message import REASONS, Header
+from stream.header import REASONS, Header
 from stream.metrics import OUTCOMES, Metrics
 from stream.monitor import Monitor
 from stream.stages import Arrival

@@ -64,6 +64,24 @@ def test_alive_before_ready(
     assert json.loads(body) == {"events": 3, "windows": []}
 
 
+def test_probes_say_which_part_has_ended() -> None:
+    page, ended = Page(CollectorRegistry()), list[str]()
+    page.faults.append(lambda: ended)
+    made = page.serve("127.0.0.1", 0)
+    try:
+        page.show(dict, list)
+        assert [get(made, path)[0] for path in ("/healthz", "/readyz")] == [200, 200]
+        ended.append("the test of windows")
+        for path in ("/healthz", "/readyz"):
+            code, _, text = get(made, path)
+            assert code == 503
+            assert text.startswith("the test of windows has ended")
+        assert get(made, "/results.json")[0] == 200
+    finally:
+        made.shutdown()
+        made.server_close()
+
+
 def test_live_page_is_one_small_file_that_needs_nothing_from_elsewhere(
     server: ThreadingHTTPServer,
 ) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stream.message import Header
+from stream.header import Header
 from stream.metrics import Metrics, Queue
 from stream.snapshot import Recent
 from stream.stages import Arrival

@@ -1,6 +1,8 @@
 """A run that is kept goes on after a kill at any instant as if nothing had happened."""
 
 import shutil
+import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -10,9 +12,14 @@ import pytest
 
 from engines.reference_file import ReferenceArtifact
 from engines.types import AnyArray, FloatArray
+from stream.account import Rules
+from stream.alarms import FalseAlarmRate
+from stream.metrics import Metrics
+from stream.state.begin import begin_state
+from stream.state.run import RunState
 from stream.state.store import StateStore
 from tests.support import small_artifact, window_spec
-from tests.support_state import INPUTS, Camera, Kept, events, feed, keeping, lines, message
+from tests.support_state import INPUTS, Camera, Kept, events, feed, keeping, lines, message, never
 
 
 class Options(TypedDict):
@@ -228,6 +235,86 @@ def test_huge_leap_does_not_stop_the_writer(tmp_path: Path, counts: ReferenceArt
     assert sum(line["n_events"] for line in ones(tmp_path)) == 600
     with keeping(tmp_path, counts) as kept:
         assert kept.state.sources["a"] == 2**64
+
+
+@pytest.mark.parametrize("n_messages", [4, 8])
+@pytest.mark.parametrize("clean", [True, False])
+def test_results_moved_away_between_two_lives_are_not_told_again(
+    tmp_path: Path, counts: ReferenceArtifact, n_messages: int, *, clean: bool
+) -> None:
+    """Of a file that holds but one window too, and whatever lies in its place by then."""
+    folder = tmp_path / "run"
+    camera = Camera(folder, tmp_path / "pictures")
+    with pytest.MonkeyPatch.context() as patch:
+        camera.watch(patch)
+        with keeping(folder, counts, clean=clean) as kept:
+            kept.consumer.take([message("a", seq, events(50, seq)) for seq in range(n_messages)])
+    if not clean:  # killed a moment after the last window was told
+        camera.bring_back(camera.n - 1)
+    results = folder / "r.jsonl"
+    told = results.read_text()
+    results.rename(folder / "r.jsonl.1")
+    for _ in range(2):
+        with keeping(folder, counts):
+            pass
+        assert results.read_text() == ""
+    results.write_text(told[: len(told) // 2].rpartition("\n")[0])
+    with keeping(folder, counts) as kept:
+        kept.consumer.take([message("a", seq, events(50, seq)) for seq in range(100, 104)])
+    assert [line["window"] for line in ones(folder)][-1] == n_messages // 4
+    assert len(set(results.read_text().splitlines())) == len(results.read_text().splitlines())
+
+
+@pytest.mark.parametrize("n_panes", [1, 2])
+def test_time_windows_of_a_clock_that_was_ahead_end_and_charge_their_own_span(
+    tmp_path: Path, times: ReferenceArtifact, n_panes: int
+) -> None:
+    ahead_s, per_s = 36_000.0, 5
+    with keeping(tmp_path, times, n_panes=n_panes) as kept:
+        kept.consumer.take([message("a", seq, events(50, seq), seq / per_s) for seq in range(22)])
+    n_before = len(ones(tmp_path))
+    with keeping(tmp_path, times, n_panes=n_panes) as kept:
+        for seq in range(22, 52):
+            passed_s = seq / per_s - ahead_s
+            kept.consumer.take([message("a", seq, events(50, seq), passed_s)])
+        assert n_open(kept) <= 300
+    assert kept.metrics.n_clock_jumps == 1
+    after = ones(tmp_path)[n_before:]
+    assert len(after) >= 4 * n_panes
+    assert all(0.0 < line["spacing_s"] <= 1.0 for line in after)
+    assert [line["complete"] for line in after][: n_panes + 1] == [False] * n_panes + [True]
+    assert all(line["t_end_ns"] - line["t_start_ns"] == 10**9 for line in after)
+
+
+@pytest.mark.parametrize(("ahead_s", "told"), [(7200.0, "2.0h ahead"), (1.0, ""), (-7200.0, "")])
+def test_state_of_a_clock_that_was_ahead_is_said_once(
+    tmp_path: Path,
+    counts: ReferenceArtifact,
+    caplog: pytest.LogCaptureFixture,
+    ahead_s: float,
+    told: str,
+) -> None:
+    options = Namespace(state=tmp_path, reliable=False)
+    rules = Rules(FalseAlarmRate.parse("1/hour"))
+
+    def begin() -> None:
+        state = begin_state(options, counts, rules, 1, Metrics(), never)
+        assert state is not None
+        state.settle(1, {}, None)
+        state.close(clean=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunState.__init__, "__kwdefaults__", at(ahead_s))
+        begin()
+    assert not caplog.messages
+    begin()
+    assert sum("ahead of this machine's clock" in text for text in caplog.messages) == bool(told)
+    assert told in caplog.text
+
+
+def at(ahead_s: float) -> dict[str, Callable[[], object]]:
+    """Return what a state is opened with on a machine whose clock is ahead."""
+    return {"stopped": never, "now_s": lambda: time.time() + ahead_s}
 
 
 def test_clock_set_back_between_lives_charges_nothing_for_it(

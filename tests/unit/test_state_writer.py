@@ -172,9 +172,12 @@ def test_close_gives_up_on_a_disk_that_fails(disk: Disk, writer: StateWriter) ->
 def test_fault_of_the_thread_is_raised_where_it_is_waited_for(
     disk: Disk, writer: StateWriter
 ) -> None:
+    assert writer.is_alive
     disk.fails = OverflowError("Python int too large to convert to SQLite INTEGER")
     with pytest.raises(ArtifactError, match="could not be written"):
         writer.settle({"x": 1}, 0)
     with pytest.raises(ArtifactError, match="could not be written"):
         put(writer, 1)
+    writer._thread.join(20.0)
+    assert not writer.is_alive
     assert not writer.close()

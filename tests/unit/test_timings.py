@@ -8,7 +8,7 @@ import pytest
 
 from engines.errors import ArtifactError
 from stream.durations import BUCKETS_S, Durations, histogram
-from stream.message import Header
+from stream.header import Header
 from stream.stages import DURATIONS, Arrival, Stages
 from stream.timings import Timings, highest_equivalent_ns
 
