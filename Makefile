@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint types bench dashboards screenshots ci clean
+.PHONY: help setup demo test lint types bench dashboards screenshots audit ci clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make bench   speed, latency, honesty of the null, physics on the bundled events (after make demo)"
 	@echo "make dashboards  write Grafana's JSON from deploy/grafana/*.py"
 	@echo "make screenshots  draw the live page's pictures in docs/ from a real run"
+	@echo "make audit   ask PyPI for known vulnerabilities of what is installed"
 	@echo "make ci      lint, types, test, demo"
 	@echo "make clean   remove $(VENV), demo/ and caches"
 
@@ -57,6 +58,11 @@ dashboards: setup
 
 screenshots: setup
 	$(BIN)/python -m tests.screenshots docs
+
+# Not in ci: it needs pypi.org.
+audit: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip-audit
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 ci: lint types test demo
 

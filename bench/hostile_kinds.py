@@ -178,7 +178,11 @@ def _uninvited(target: Target) -> Attack:
     event = read_events(sample_path("sm_unseen"))[:1]
 
     def attack() -> int:
-        to = target.open_socket()
+        try:
+            to = target.open_socket()
+        except zmq.ZMQError:  # libzmq has not let go of enough of those before
+            time.sleep(_CONNECT_S / 10)
+            return 0
         # What a socket takes before its handshake has failed goes nowhere: connections count.
         _sent(to, encode_message(f"mallory-{os.getpid()}", 0, time.time_ns(), event))
         time.sleep(_RETRY_S)

@@ -8,11 +8,18 @@ from typing import Protocol, Self
 import numpy as np
 
 from engines.artifact import EngineFacts
-from engines.errors import ArtifactError, EngineError
+from engines.errors import ArtifactError, EngineError, EngineFailedError
 from engines.events import N_FEATURES, N_OBJECTS
 from engines.types import AnyArray, FloatArray
 
-__all__ = ["Engine", "EngineBase", "check_embeddings", "check_particles", "open_engine"]
+__all__ = [
+    "Engine",
+    "EngineBase",
+    "check_embeddings",
+    "check_particles",
+    "check_works",
+    "open_engine",
+]
 
 
 class Engine(Protocol):
@@ -194,6 +201,25 @@ def check_particles(particles: AnyArray) -> None:
         first = int(np.argmin(np.isfinite(particles).all(axis=(1, 2))))
         msg = f"particles must be finite; event {first} of the batch is not; drop it"
         raise EngineError(msg)
+
+
+def check_works(engine: Engine, exc: EngineError) -> None:
+    """Tell events that cannot be embedded from an engine that has failed: embed an ordinary one.
+
+    Args:
+        engine: which refused some events.
+        exc: what it said.
+
+    Raises:
+        EngineFailedError: if it refuses an event of nothing but 50 GeV of missing energy too.
+    """
+    ordinary = np.zeros((1, N_OBJECTS, N_FEATURES), dtype=np.float32)
+    ordinary[0, 0, 0] = 50.0
+    try:
+        engine.embed(ordinary)
+    except EngineError:
+        msg = f"the encoder embeds nothing any more: {exc}"
+        raise EngineFailedError(msg) from exc
 
 
 def check_embeddings(embeddings: FloatArray) -> None:

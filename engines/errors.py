@@ -67,6 +67,12 @@ class EngineError(NplmStreamError, ValueError):
     """An encoder was given something it cannot embed."""
 
 
+class EngineFailedError(EngineError):
+    """An encoder that no longer embeds anything: its memory or driver failed, not the events."""
+
+    exit_code = 1
+
+
 class EngineUnavailableError(EngineError):
     """An encoder that this machine cannot run."""
 

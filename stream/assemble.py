@@ -30,7 +30,7 @@ from stream.delivery.admission import Admission
 from stream.delivery.consumer import ReliableDelivery
 from stream.delivery.plain import PlainAdmission, SocketReceiver
 from stream.exposition import registry_of
-from stream.memory_guard import GuardedReceiver, default_limit_bytes, read_rss_bytes
+from stream.memory_guard import GuardedReceiver, MemoryGuard, default_limit_bytes, read_rss_bytes
 from stream.metrics import Metrics
 from stream.monitor import Monitor
 from stream.priority import let_stream_pass
@@ -116,13 +116,13 @@ def run_consumer(options: argparse.Namespace) -> None:
             limits=Limits(
                 options.max_batch, options.max_delay, options.max_waiting, tests=options.tests
             ),
-            keeping=Keeping(state, line.admission, wire_of(engine)),
+            keeping=Keeping(state, line.admission, wire_of(engine, options.max_message_events)),
         )
         announce(options, engine, artifact, rules.far, state)
         ended = False
         try:
             consumer.recover()
-            receiver = GuardedReceiver(line.receiver, guard)
+            receiver = _guarded(line, guard, state)
             _spare_collector()
             page.show(partial(consumer.snapshot, artifact.facts, rules.far.text), consumer.faults)
             consumer.run(receiver, stopped.is_set, exit_on_end=options.exit_on_end)
@@ -184,6 +184,14 @@ def _line(options: argparse.Namespace, state: RunState | None, metrics: Metrics)
         delivery = ReliableDelivery(state, metrics, SparseLog(), max_sources=options.max_sources)
         return _Line(delivery, delivery, delivery.finish)
     return _Line(SocketReceiver(), PlainAdmission(SequenceTracker(options.max_sources), state))
+
+
+def _guarded(line: _Line, guard: MemoryGuard, state: RunState | None) -> GuardedReceiver:
+    """Return where messages come from; the guard looks while the disk holds them up, too."""
+    receiver = GuardedReceiver(line.receiver, guard)
+    if state is not None:
+        state.while_waiting(receiver.look)
+    return receiver
 
 
 def _pattern(options: argparse.Namespace) -> str:

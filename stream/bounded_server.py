@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from http.server import ThreadingHTTPServer
+from ipaddress import ip_address
 from typing import Any
 
 __all__ = ["BoundedServer"]
@@ -41,12 +42,18 @@ class BoundedServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - the base's own
-        """Bind as the base class does."""
+    def __init__(self, address: tuple[str, int], *args: Any) -> None:  # noqa: ANN401 - the base's
+        """Bind as the base class does, also to an address of IPv6."""
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._lock = threading.Lock()
         self._opened_s: dict[socket.socket, float] = {}
         self._faults: set[str] = set()
-        super().__init__(*args, **options)
+        super().__init__(address, *args)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is this machine's alone and speaks HTTP."""
+        return self.tls is None and ip_address(str(self.server_address[0])).is_loopback
 
     @property
     def n_open(self) -> int:

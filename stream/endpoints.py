@@ -43,6 +43,8 @@ Context: TypeAlias = zmq.Context[Socket]
 #: Messages queued per peer and side: about 15 MB and 3 s at 256 events a message, 20,000 a second.
 _HIGH_WATER_MARK = 256
 _LINGER_MS = 2000
+#: Subscribers send nothing else, and it is kept while they stay; CURVE's handshake needs 300.
+_SUBSCRIPTION_BYTES = 512
 #: A peer that has connected and says nothing is let go after it; libzmq's own limit is 30 s.
 _HANDSHAKE_MS = 5000
 _LOCAL_HOSTS = ("localhost", "[::1]", "::1", "lo")
@@ -153,8 +155,7 @@ def open_publisher(
     """
     socket = context.socket(zmq.PUB)
     socket.setsockopt(zmq.LINGER, _LINGER_MS)
-    # Subscribers send nothing but subscriptions.
-    socket.setsockopt(zmq.MAXMSGSIZE, frame_limit(1))
+    socket.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_BYTES)
     _equip(socket, curve, prepare)
     return _attach(socket, endpoint, bind=True)
 

@@ -25,6 +25,7 @@ __all__ = [
     "check_header",
     "decode_header",
     "frame_limit",
+    "pack_header",
     "read_place",
 ]
 
@@ -103,7 +104,10 @@ class Header(NamedTuple):
 
 
 def decode_header(
-    frames: Sequence[Frame], row: tuple[int, ...] = EVENT_ROW, engine: str | None = None
+    frames: Sequence[Frame],
+    row: tuple[int, ...] = EVENT_ROW,
+    engine: str | None = None,
+    max_events: int = MAX_EVENTS_PER_MESSAGE,
 ) -> Header:
     """Return what the header says, once the payload is known to have the size that it promises.
 
@@ -111,6 +115,7 @@ def decode_header(
         frames: header and payload.
         row: shape of what the payload holds of each event.
         engine: fingerprint that the header must name; None for any, or none.
+        max_events: that a message may hold.
 
     Raises:
         MessageError: if a rule of the wire is broken; the payload's values are not looked at.
@@ -119,7 +124,7 @@ def decode_header(
         msg = f"a message must have 2 frames, header and payload; got {len(frames)}"
         raise MessageError(Reason.FRAMES, msg)
     header = _unpack(frames[0])
-    check_header(header, row, engine)
+    check_header(header, row, engine, max_events)
     n, dtype = header["n"], header["dtype"]
     wanted = n * prod(row) * _ITEM_BYTES[dtype]
     got = memoryview(frames[1]).nbytes
@@ -128,6 +133,25 @@ def decode_header(
         raise MessageError(Reason.PAYLOAD_SIZE, msg)
     source, seq, t_ns = header["source"], header["seq"], header["t_ns"]
     return Header(source, seq, n, dtype, t_ns, header.get("end", False), header.get("engine", ""))
+
+
+def pack_header(header: Header, row: tuple[int, ...]) -> bytes:
+    """Return the frame that says what a header says, and nothing else."""
+    fields = {
+        "v": WIRE_VERSION,
+        "source": header.source,
+        "seq": header.seq,
+        "n": header.n,
+        "dtype": header.dtype,
+        "shape": [header.n, *row],
+        "t_ns": header.t_ns,
+    }
+    if header.engine:
+        fields["engine"] = header.engine
+    if header.end:
+        fields["end"] = True
+    frame: bytes = msgpack.packb(fields)
+    return frame
 
 
 def read_place(frame: Frame) -> tuple[str, int] | None:
@@ -142,7 +166,10 @@ def read_place(frame: Frame) -> tuple[str, int] | None:
 
 
 def check_header(
-    header: Mapping[Any, Any], row: tuple[int, ...] = EVENT_ROW, engine: str | None = None
+    header: Mapping[Any, Any],
+    row: tuple[int, ...] = EVENT_ROW,
+    engine: str | None = None,
+    max_events: int = MAX_EVENTS_PER_MESSAGE,
 ) -> None:
     """Check a header's map.
 
@@ -150,6 +177,7 @@ def check_header(
         header: its keys and values.
         row: shape of what the payload holds of each event.
         engine: fingerprint that the header must name; None for any, or none.
+        max_events: that a message may hold.
 
     Raises:
         MessageError: if a rule of the wire is broken.
@@ -175,7 +203,7 @@ def check_header(
             f"those of {plain_text(header.get('engine', ''), 16) or 'none'}"
         )
         raise MessageError(Reason.ENGINE, msg)
-    _check_size(header, row)
+    _check_size(header, row, max_events)
 
 
 def frame_limit(n_events: int) -> int:
@@ -222,13 +250,13 @@ def _check_ranges(header: Mapping[str, Any], keys: Iterable[str]) -> None:
             raise MessageError(Reason.OUT_OF_RANGE, msg)
 
 
-def _check_size(header: Mapping[str, Any], row: tuple[int, ...]) -> None:
+def _check_size(header: Mapping[str, Any], row: tuple[int, ...], max_events: int) -> None:
     n, shape = header["n"], header["shape"]
     if header["dtype"] not in DTYPES:
         msg = f"'dtype' must be one of {', '.join(DTYPES)}; got {reprlib.repr(header['dtype'])}"
         raise MessageError(Reason.DTYPE, msg)
-    if n > MAX_EVENTS_PER_MESSAGE:
-        msg = f"a message must hold at most {MAX_EVENTS_PER_MESSAGE} events; got {n}; send several"
+    if n > max_events:
+        msg = f"a message must hold at most {max_events} events; got {n}; send several"
         raise MessageError(Reason.TOO_MANY_EVENTS, msg)
     whole = all(type(size) is int for size in shape)
     if n < 0 or not whole or shape != [n, *row]:

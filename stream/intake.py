@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import msgpack
-
 from engines.errors import MessageError
 from engines.types import FloatArray
 from stream.batch import MicroBatch
 from stream.delivery.admission import Admission, Receiver
-from stream.header import Frame, Header, Reason
+from stream.header import Frame, Header, Reason, pack_header
 from stream.metrics import Metrics
 from stream.sparse_log import SparseLog
 from stream.stages import Arrival
@@ -94,12 +92,12 @@ class Intake:
             header = self._wire.header(frames)
             if not self._admission.admits(header):
                 return
+            if self._admission.lasts and header.t_ns > received_ns + _MAX_AHEAD_NS:
+                header, frames = self._set_right(header, frames, received_ns)
             if not self._batch.fits(header.n):
                 self.close_batch()
                 received_s, received_ns = time.perf_counter(), self._now_ns()
             self._wire.read(frames[1], header, self._batch.rows(header.n))
-            if self._admission.lasts and header.t_ns > received_ns + _MAX_AHEAD_NS:
-                header, frames = self._set_right(header, frames, received_ns)
             wire_s = _age_s(header, received_ns, self._admission.max_age_s)
             n_missing, number = self._admission.accept(header, frames)
         except MessageError as exc:
@@ -123,9 +121,9 @@ class Intake:
         self._metrics.n_restamped += 1
         text = f"t_ns of source {header.source!r} lies ahead; taken as now; set its clock right"
         self._sparse_log.log("clock ahead", text)
-        fields = msgpack.unpackb(frames[0])
-        stamped = msgpack.packb({**fields, "t_ns": now_ns})
-        return header._replace(t_ns=now_ns), [stamped, *frames[1:]]
+        header = header._replace(t_ns=now_ns)
+        # Made anew: other keys that are packed again may be larger than a header may be.
+        return header, [pack_header(header, self._wire.row), *frames[1:]]
 
     def close_batch(self) -> None:
         """Emit the events of the micro-batch, and begin another."""

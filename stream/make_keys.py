@@ -6,6 +6,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from engines.command import CommandParser, run_command
@@ -33,8 +34,9 @@ def _parser() -> CommandParser:
     parser = CommandParser("make-keys", _DESCRIPTION, example)
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="where the files go; made if it does not exist")
-    add("--server", type=_name, metavar="NAME", help="who binds: the consumer, or the tester")
-    add("--client", type=_name, action="append", default=[], metavar="NAME", help="who connects")
+    several = partial(add, type=_name, action="extend", nargs=1, default=[], metavar="NAME")
+    several("--server", help="who binds: the consumer, the tester, an embedder")
+    several("--client", help="who connects: a producer, an embedder")
     add(
         "--http-user",
         type=_name,
@@ -52,8 +54,8 @@ def _name(text: str) -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
-    folder, server, clients = options.folder, options.server, options.client
-    names = list(dict.fromkeys([*([server] if server else []), *clients]))
+    folder, servers, clients = options.folder, options.server, options.client
+    names = list(dict.fromkeys([*servers, *clients]))
     if not names and not options.http_user:
         msg = "at least one of --server, --client and --http-user must be given; got none"
         raise ParameterError(msg)
@@ -65,7 +67,7 @@ def _run(options: argparse.Namespace) -> None:
     except OSError as exc:
         msg = f"cannot write keys to {folder} ({exc.strerror}); choose a folder that is yours"
         raise ArtifactError(msg) from exc
-    sys.stdout.write(_next_steps(folder, server, clients))
+    sys.stdout.write(_next_steps(folder, servers, clients))
     if password:
         sys.stdout.write(_http_steps(folder, options.http_user, password))
 
@@ -85,7 +87,8 @@ def _make_pairs(folder: Path, names: list[str], clients: list[str]) -> None:
     from zmq.auth import create_certificates
 
     if clients:
-        (folder / _CLIENTS).mkdir(mode=0o700, exist_ok=True)
+        # Public keys: the service's own user reads them where this folder is copied to.
+        (folder / _CLIENTS).mkdir(mode=0o755, exist_ok=True)
     # pyzmq writes with the umask and over what is there: it may do so where nobody else can look.
     with tempfile.TemporaryDirectory() as private:
         for name in names:
@@ -115,26 +118,31 @@ def _write(path: Path, content: bytes, mode: int) -> None:
     path.write_bytes(content)
 
 
-def _next_steps(folder: Path, server: str | None, clients: list[str]) -> str:
+def _next_steps(folder: Path, servers: list[str], clients: list[str]) -> str:
+    listed = folder / _CLIENTS
     lines = []
-    if server:
+    for name in servers:
         lines += [
-            f"{server}, which binds:",
-            f"  stream-consumer --curve-key {folder / server}.key_secret "
-            f"--curve-clients {folder / _CLIENTS} ...",
+            f"{name}, which binds:",
+            f"  stream-consumer --curve-key {folder / name}.key_secret "
+            f"--curve-clients {listed} ...",
         ]
     for name in clients:
+        others = [one for one in servers if one != name]
+        key = f"{others[0]}.key" if len(others) == 1 else "SERVER.key"
+        command = "stream-consumer --role embed" if name in servers else "stream-producer"
         lines += [
-            f"{name}, which connects: move {name}.key_secret there, copy "
-            f"{f'{server}.key' if server else 'the public .key of the server'} there, then",
-            f"  stream-producer --curve-key {name}.key_secret "
-            f"--curve-server {server or 'SERVER'}.key ...",
+            f"{name}, which connects: move {name}.key_secret there, copy {key}, the public key of "
+            "whom it connects to, there, then",
+            f"  {command} --curve-key {name}.key_secret --curve-server {key} ...",
         ]
     if clients:
         lines += [
-            f"{folder / _CLIENTS} says who is let in. A key put there later, or taken away, counts "
-            "from the next connection on.",
+            f"{listed} says who is let in. A key put there later, or taken away, counts from the "
+            "next connection on.",
         ]
+    if clients and len(servers) > 1:
+        lines += ["Give each server a folder of its own, with the clients that are to reach it."]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -4,12 +4,14 @@ libzmq queues so many messages a peer (the high-water mark), but sets no limit t
 frames of one message: a peer that sends frame after frame, each announcing another, is given all
 memory, as are hundreds that queue large messages. What the queues hold cannot be asked; the
 process's resident memory can. When it passes the limit the receiving socket is closed, which frees
-whatever its peers had queued, and opened again; producers connect again by themselves.
+whatever its peers had queued, and opened again once that is free; producers connect again by
+themselves.
 """
 
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import resource
 import time
@@ -21,7 +23,13 @@ from engines.errors import EndpointError
 from stream.endpoints import Socket, bound_endpoint
 from stream.header import Frame
 
-__all__ = ["GuardedReceiver", "MemoryGuard", "default_limit_bytes", "read_rss_bytes"]
+__all__ = [
+    "GuardedReceiver",
+    "MemoryGuard",
+    "cgroup_limit_bytes",
+    "default_limit_bytes",
+    "read_rss_bytes",
+]
 
 _LOG = logging.getLogger(__name__)
 _MIB, _GIB = 2**20, 2**30
@@ -33,6 +41,8 @@ _FREED_WITHIN_S = 1.0
 _OPEN_WITHIN_S = 5.0
 #: Memory that a reset does not free is the consumer's own: the next reset comes so much later.
 _STEP_BYTES = 256 * _MIB
+#: Of what the cgroup may have: beyond that the kernel would end the process.
+_CGROUP_SHARE = 0.9
 _PAGE_BYTES = resource.getpagesize()
 
 
@@ -43,7 +53,26 @@ def read_rss_bytes() -> int:
     return 0
 
 
-def default_limit_bytes(rss_bytes: int, n_expected: float, event_bytes: int, waiting: int) -> int:
+def cgroup_limit_bytes(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> float:
+    """Return what the cgroup (v2) of this process may have; infinity where it has no limit."""
+    limits, name = [math.inf], ""
+    with contextlib.suppress(OSError):
+        name = own.read_text().rpartition("0::/")[2].strip()
+    for folder in (root, root / name):  # a container may see its own as the root
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            limits.append(int((folder / "memory.max").read_text()))
+    return min(limits)
+
+
+def default_limit_bytes(
+    rss_bytes: int,
+    n_expected: float,
+    event_bytes: int,
+    waiting: int,
+    cgroup_bytes: Callable[[], float] = cgroup_limit_bytes,
+) -> int:
     """Return the limit where the operator gives none: what may rightly be held, and 1 GiB.
 
     Args:
@@ -51,8 +80,10 @@ def default_limit_bytes(rss_bytes: int, n_expected: float, event_bytes: int, wai
         n_expected: events of a window.
         event_bytes: of an event in an open or waiting window.
         waiting: windows that may wait for their test.
+        cgroup_bytes: says what the process may have; the limit is 90 % of that at most.
     """
-    return rss_bytes + round(n_expected * event_bytes * (waiting + 2)) + _GIB
+    rightly = rss_bytes + n_expected * event_bytes * (waiting + 2) + _GIB
+    return round(min(rightly, _CGROUP_SHARE * cgroup_bytes()))
 
 
 class MemoryGuard:
@@ -85,7 +116,7 @@ class MemoryGuard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the socket."""
-        self._open, self._endpoint, self.limit_bytes = open_socket, endpoint, limit_bytes
+        self._open_socket, self._endpoint, self.limit_bytes = open_socket, endpoint, limit_bytes
         self._read_rss, self._clock = read_rss, clock
         self._count_descriptors = count_descriptors or _count_descriptors
         self._threshold = limit_bytes
@@ -97,8 +128,8 @@ class MemoryGuard:
     def check(self, socket: Socket) -> Socket:
         """Return the socket to receive from: the same, or a new one if that had to be closed.
 
-        To be called between micro-batches, ten times a second or oftener; it looks twenty times a
-        second at most.
+        To be called by the thread that receives, ten times a second or oftener; it looks twenty
+        times a second at most.
 
         Raises:
             EndpointError: if the endpoint cannot be opened again.
@@ -109,15 +140,17 @@ class MemoryGuard:
         self._next_s = now + _CHECK_EVERY_S
         rss = self._read_rss()
         if rss > self._threshold:
-            self._reset(f"resident memory is {rss / _GIB:.2f} GiB, over its limit")
-            self._settle()
+            self._close(f"resident memory is {rss / _GIB:.2f} GiB, over its limit")
+            self._settle()  # before peers can fill it again, which would be taken for our own
+            self._open_again()
         elif now >= self._next_descriptors_s:
             self._next_descriptors_s = now + _DESCRIPTORS_EVERY_S
             # Memory that had to be believed the consumer's own may have gone since.
             self._threshold = min(self._threshold, self._above(rss))
             n_open, most = self._count_descriptors()
             if n_open > _MOST_DESCRIPTORS * most:
-                self._reset(f"{n_open} of {most} file descriptors are in use")
+                self._close(f"{n_open} of {most} file descriptors are in use")
+                self._open_again()
         return self.socket
 
     def close(self) -> None:
@@ -128,16 +161,18 @@ class MemoryGuard:
         """Return where the next reset is due if so much memory is the consumer's own."""
         return self.limit_bytes if rss <= self.limit_bytes else rss + _STEP_BYTES
 
-    def _reset(self, why: str) -> None:
+    def _close(self, why: str) -> None:
         self.n_resets += 1
         _LOG.warning(
             "%s: the receiving socket is opened again, what its peers had queued is lost", why
         )
         self.socket.close(linger=0)
+
+    def _open_again(self) -> None:
         until = time.monotonic() + _OPEN_WITHIN_S
         while True:
             try:
-                self.socket = self._open(self._endpoint)
+                self.socket = self._open_socket(self._endpoint)
             except EndpointError:
                 # The old one closes on libzmq's own time.
                 if time.monotonic() > until:
@@ -182,8 +217,16 @@ class GuardedReceiver:
         Raises:
             EndpointError: if a socket that was closed cannot be opened again.
         """
-        self._receiver.socket = self._guard.check(self._guard.socket)
+        self.look()
         return self._receiver.receive(wait_ms)
+
+    def look(self) -> None:
+        """Let the guard look: also where the thread that receives waits for something else.
+
+        Raises:
+            EndpointError: if a socket that was closed cannot be opened again.
+        """
+        self._receiver.socket = self._guard.check(self._guard.socket)
 
 
 def _trimmed(read_rss: Callable[[], int]) -> int:

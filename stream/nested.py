@@ -130,7 +130,14 @@ class NestedWindows:
             run.part = MergedWindow.restored(part) if part else None
 
     def wants(self, window: ClosedWindow) -> bool:
-        """Whether a window shares nothing with the last that entered."""
+        """Whether a window shares nothing with the last that entered.
+
+        One that lies before it altogether follows a clock that was set back, and begins anew.
+        """
+        span_ns = window.t_end_ns - window.t_start_ns
+        if self._by_time and self._next is not None and window.t_start_ns < self._next - span_ns:
+            self._break()
+            self._next = None
         return self._next is None or self._place(window) >= self._next
 
     def add(self, window: ClosedWindow, sums: Float64Array) -> list[MergedWindow]:

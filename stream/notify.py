@@ -62,7 +62,7 @@ class Webhook:
         self._outcomes, self._sparse_log = outcomes, sparse_log
         # It logs the path of each attempt, where chat services keep their secret.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
-        self._pool = urllib3.PoolManager(retries=retries, timeout=_TIMEOUT)
+        self._pool, self._retries = urllib3.PoolManager(timeout=_TIMEOUT), retries
         self._queue: Queue[WindowResult | None] = Queue(_CAPACITY)
         self._thread = threading.Thread(target=self._work, name="notify", daemon=True)
         self._thread.start()
@@ -119,12 +119,32 @@ class Webhook:
     def _post(self, result: WindowResult) -> str:
         """Return what went wrong, or nothing; the URL may hold a secret, so it is not named."""
         try:
-            answer = self._pool.request("POST", self._url, json=_body(result))
+            status = self._status(_body(result))
         except urllib3.exceptions.MaxRetryError as exc:
             return type(exc.reason or exc).__name__
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
             return type(exc).__name__
-        return "" if answer.status in _ANSWERED else f"it answered {answer.status}"
+        return "" if status in _ANSWERED else f"it answered {status}"
+
+    def _status(self, body: dict[str, object]) -> int:
+        """Post until it is answered for good, by this URL alone.
+
+        The status alone is read: what follows may have no end, and urllib3 reads it to try again.
+        """
+        retries = self._retries
+        while True:
+            answer = self._pool.request(
+                *("POST", self._url),
+                json=body,
+                redirect=False,
+                preload_content=False,
+                retries=retries.new(status_forcelist=(), respect_retry_after_header=False),
+            )
+            answer.close()
+            if not retries.is_retry("POST", answer.status):
+                return answer.status
+            retries = retries.increment("POST", self._url, answer)
+            retries.sleep(answer)
 
 
 def _body(result: WindowResult) -> dict[str, object]:

@@ -21,14 +21,16 @@ from prometheus_client.exposition import choose_encoder
 
 from engines.errors import EndpointError, ParameterError
 from stream.bounded_server import BoundedServer
+from stream.kept import Kept
 from stream.page_data import unseen
-from stream.security.http_access import Password
+from stream.plain_text import plain_text
+from stream.security.http_access import STRANGE_NAME, Password, Verdict, is_own_name
 
 __all__ = ["Page", "parse_address"]
 
 _LOG = logging.getLogger(__name__)
-#: The snapshot is taken so often at most, however many look at the page.
-_FRESH_S = 0.5
+#: What the page shows is so old at most, and /metrics: they are made no oftener, whoever asks.
+_FRESH_S, _METRICS_FRESH_S = 0.5, 0.1
 _NOT_FOUND = b"there is /, /metrics, /healthz, /readyz and /results.json\n"
 _LOADING = b"loading the engine and the reference\n"
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,6 +43,7 @@ _HEADERS = {
 }
 Faults: TypeAlias = Callable[[], list[str]]
 _METHODS = ("GET", "HEAD")
+_LONGEST_LINE = 300
 #: Probes ask these, and learn no more than that the consumer runs.
 _OPEN_PATHS = ("/healthz", "/readyz")
 _CHALLENGE = 'Basic realm="nplm-stream", charset="UTF-8"'
@@ -62,11 +65,10 @@ class Page:
         self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Start as not ready."""
-        self.registry, self._clock = registry, clock
+        self.registry = registry
         self.snapshot: Callable[[], dict[str, object]] | None = None
         self.faults: list[Faults] = []
-        self._lock = threading.Lock()
-        self._taken: tuple[object, float, dict[str, object]] | None = None
+        self._kept, self._kept_metrics = Kept(_FRESH_S, clock), Kept(_METRICS_FRESH_S, clock)
 
     def show(self, snapshot: Callable[[], dict[str, object]], faults: Faults) -> None:
         """Be ready: show this, and say so where a part has ended."""
@@ -75,17 +77,28 @@ class Page:
 
     def data(self) -> dict[str, object] | None:
         """Return the snapshot, at most half a second old; None if not ready."""
-        with self._lock:
-            source, now = self.snapshot, self._clock()
-            if source is None:
-                return None
-            if (
-                self._taken is None
-                or self._taken[0] is not source
-                or now - self._taken[1] >= _FRESH_S
-            ):
-                self._taken = (source, now, source())
-            return self._taken[2]
+        source = self.snapshot
+        return None if source is None else self._kept.get(source, lambda _: source())
+
+    def results(self, query: str) -> bytes | None:
+        """Return what of the snapshot a page has not seen, as JSON; None if not ready."""
+        source, data = self.snapshot, self.data()
+        if data is None:
+            return None
+
+        def written(query: str) -> bytes:
+            return json.dumps(unseen(data, query), allow_nan=False).encode()
+
+        return self._kept.get((source, "JSON"), written, query)
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics in a form that is accepted, or as plain text, and their type."""
+
+        def written(accept: str) -> tuple[bytes, str]:
+            encode, kind = choose_encoder(accept)
+            return encode(self.registry), kind
+
+        return self._kept_metrics.get("metrics", written, accept)
 
     def serve(
         self,
@@ -150,6 +163,7 @@ def _html() -> tuple[bytes, str]:
 class _Handler(BaseHTTPRequestHandler):
     page: ClassVar[Page]
     password: ClassVar[Password | None]
+    server: BoundedServer
     server_version = "nplm-stream"
     sys_version = ""
     timeout = 5
@@ -157,18 +171,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        if self.password is not None and path not in _OPEN_PATHS:
-            given = self.headers.get("Authorization", "")
-            verdict = self.password.check(given, self.client_address[0])
-            if not verdict:
-                self._refuse(guessing=verdict is None)
-                return
+        if path not in _OPEN_PATHS and not self._lets_in():
+            return
         if path == "/":
             body, self.policy = _html()
             self._send(HTTPStatus.OK, body, "text/html; charset=utf-8")
         elif path == "/metrics":
-            encode, kind = choose_encoder(self.headers.get("Accept", ""))
-            self._send(HTTPStatus.OK, encode(self.page.registry), kind)
+            self._send(HTTPStatus.OK, *self.page.metrics(self.headers.get("Accept", "")))
         elif path in _OPEN_PATHS:
             self._send_probe(path)
         elif path == "/results.json":
@@ -201,18 +210,26 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, b"ready\n")
 
     def _send_data(self, query: str) -> None:
-        data = self.page.data()
-        if data is None:
+        body = self.page.results(query)
+        if body is None:
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, _LOADING)
         else:
-            body = json.dumps(unseen(data, query), allow_nan=False).encode()
             self._send(HTTPStatus.OK, body, "application/json")
 
-    def _refuse(self, *, guessing: bool) -> None:
-        if guessing:
+    def _lets_in(self) -> bool:
+        """Return whether this client may read; say so to one that may not."""
+        verdict: Verdict = True
+        if self.password is not None:
+            given = self.headers.get("Authorization", "")
+            verdict = self.password.check(given, self.client_address[0])
+        elif self.server.is_private and not is_own_name(self.headers.get("Host", "localhost")):
+            self._send(HTTPStatus.FORBIDDEN, STRANGE_NAME)
+            return False
+        if verdict is None:
             self._send(HTTPStatus.TOO_MANY_REQUESTS, b"too many passwords; come again\n")
-        else:
+        elif not verdict:
             self._send(HTTPStatus.UNAUTHORIZED, b"this port needs a user and a password\n")
+        return bool(verdict)
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str = "text/plain") -> None:
         self.send_response(status)
@@ -234,4 +251,5 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        _LOG.debug(format, *args)
+        # A request may hold what moves a terminal's cursor.
+        _LOG.debug("%s", plain_text(format % args, _LONGEST_LINE))

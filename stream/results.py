@@ -216,7 +216,7 @@ def _remark(result: WindowResult) -> str:
     if result.n_missing:
         remarks.append(f"{result.n_missing} messages missing")
     elif not result.complete:
-        remarks.append("cut by a clock set back, does not count")
+        remarks.append("cut by a clock set back or far too many events, does not count")
     if result.converged is False:
         remarks.append("not converged")
     return "  " + ", ".join(remarks) if remarks else ""

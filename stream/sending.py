@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import hashlib
 import logging
+import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 
 from engines.errors import ParameterError
 from stream.delivery.producer import ReliableProducer, unique_name
@@ -16,6 +18,7 @@ from stream.sender import ReliableSender, Sender, SendsEvents
 __all__ = ["check_delivery", "open_sender"]
 
 _LOG = logging.getLogger(__name__)
+_ENDS_BYTES = 1 << 20
 
 
 def check_delivery(options: argparse.Namespace) -> None:
@@ -69,13 +72,24 @@ def _lasting_name(options: argparse.Namespace) -> str:
         return unique_name()
     name = options.source or f"{platform.node()}-{options.spool.resolve().name}"
     files = [
-        (source.path.name, source.start, source.stop)
+        (source.path.name, source.start, source.stop, *_content(source.path))
         for source in (options.file, options.inject)
         if source is not None
     ]
     settings = ("batch", "dtype", "events", "fraction", "after", "seed", "loop")
     text = repr([files, *(getattr(options, setting) for setting in settings)])
     return f"{name}#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _content(path: Path) -> tuple[int, str]:
+    """Return a file's size and a digest of its ends: other events of the same name are others."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        ends = file.read(_ENDS_BYTES)
+        file.seek(max(0, size - _ENDS_BYTES))
+        ends += file.read(_ENDS_BYTES)
+    return size, hashlib.sha256(ends).hexdigest()
 
 
 def _open_plain(

@@ -1,5 +1,6 @@
 """The consumer's work: micro-batches embedded, their events placed in windows, windows tested."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.engine import Engine
+from engines.engine import Engine, check_works
 from engines.errors import EngineError, MessageError
 from engines.reference_file import ReferenceFacts
 from engines.types import FloatArray
@@ -185,12 +186,13 @@ class Consumer:
         before, after = self._state.take_stored()
         if not self._state.clean:  # the ends that it was killed over are not seen again
             for one in (*before, *after):
-                self.intake.follow(self._wire.header((one.header, one.payload)))
-        blocks = (
-            replayed(stored, self._wire, self._engine, self._featurise, self._limits.max_batch)
-            for stored in (before, after)
-        )
-        self._feed.take_up(self._state, *blocks)
+                with contextlib.suppress(MessageError):
+                    frames = (one.header, one.payload)
+                    self.intake.follow(self._wire.header(frames, stored=True))
+        unreadable: dict[int, str] = {}
+        embed = (self._wire, self._engine, self._featurise, self._limits.max_batch)
+        blocks = (replayed(stored, *embed, unreadable) for stored in (before, after))
+        self._feed.take_up(self._state, *blocks, unreadable=unreadable)
 
     def take(self, received: Iterable[Sequence[Frame]]) -> None:
         """Process messages, given by their frames, as one micro-batch if they fit in one."""
@@ -260,8 +262,13 @@ class Consumer:
     def _process_alone(
         self, particles: FloatArray, messages: Sequence[Arrival], exc: EngineError
     ) -> None:
-        """The encoder refused a micro-batch: refuse only the messages that it cannot embed."""
+        """The encoder refused a micro-batch: refuse only the messages that it cannot embed.
+
+        Raises:
+            EngineFailedError: if it is not the messages; what was accepted is kept for a restart.
+        """
         if len(messages) == 1:
+            check_works(self._engine, exc)
             self.intake.reject(MessageError(Reason.EMBEDDING, str(exc)))
             self._feed.n_lost += messages[0].n_missing + 1
             return

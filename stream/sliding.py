@@ -17,6 +17,9 @@ from stream.window import ClosedWindow, Find, State, Windows
 __all__ = ["SlidingWindows", "open_windows", "panes_per_window"]
 
 _NS = 1e9
+#: A time window that holds so many times the events that it expects is cut: no background
+#: fluctuates so far, and a producer without a limit to its rate fills no memory.
+_FULL = 10.0
 
 
 def panes_per_window(window: WindowSpec, step: str) -> int:
@@ -107,7 +110,12 @@ class SlidingWindows:
         self._index, self._end_ns = state["index"], state["end_ns"]
         self._n_empty = state["n_empty"]
         self._last.clear()
-        self._last.extend(_pane(pane, find) for pane in state["last"])
+        for said in state["last"]:
+            pane = _pane(said, find)
+            if said is None or pane is not None:
+                self._last.append(pane)
+            else:  # with a message lost it is no whole pane; windows begin after it
+                self._last.clear()
         self._panes.restore(state["panes"], find)
 
     def add(self, block: Block) -> Iterator[ClosedWindow]:
@@ -164,12 +172,15 @@ def _pane_state(pane: ClosedWindow | None) -> State | None:
 def _pane(state: State | None, find: Find) -> ClosedWindow | None:
     if state is None:
         return None
+    blocks = [block for name in state["blocks"] if (block := find(name)) is not None]
+    if len(blocks) < len(state["blocks"]):
+        return None
     start_ns, end_ns = state["bounds_ns"]
     return ClosedWindow(
         index=state["index"],
         t_start_ns=start_ns,
         t_end_ns=end_ns,
-        blocks=tuple(find(name) for name in state["blocks"]),
+        blocks=tuple(blocks),
         n_missing_after=state["n_missing_after"],
         cut=state["cut"],
     )
@@ -185,5 +196,5 @@ def open_windows(window: WindowSpec, n_panes: int = 1) -> Windows:
         panes: Windows = CountWindows(round(window.n_expected) // n_panes)
         return panes if n_panes == 1 else SlidingWindows(panes, n_panes)
     step_ns = round(window.span_s * _NS) // n_panes
-    panes = TimeWindows(step_ns)
+    panes = TimeWindows(step_ns, _FULL * window.n_expected / n_panes)
     return panes if n_panes == 1 else SlidingWindows(panes, n_panes, step_ns)

@@ -1,10 +1,11 @@
 """What happens with a closed window: tested, kept if it alarms, told to every output."""
 
+import contextlib
 import json
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import zmq
@@ -98,9 +99,11 @@ class Tester:
             self._keep(window.index + 1, [])
             raise
         self.decided.update({"windows tested": 1, "events tested": len(window)})
-        self._keeper.follow(window, f, result)
-        n_broken = self._monitor.n_broken
-        merged = list(self._monitor.merge(window))
+        n_broken, merged = self._monitor.n_broken, list[WindowResult]()
+        with self._line_comes_out(window):
+            self._keeper.follow(window, f, result)
+        with self._line_comes_out(window):
+            merged += self._monitor.merge(window)
         self._keep(window.index + 1, [result, *merged])
         for one in (result, *merged):
             self._tell(one)
@@ -110,6 +113,14 @@ class Tester:
         self._follow_clock()
         for scale, n in self._monitor.n_broken.items():
             self._metrics.scales[scale].n_broken += n - n_broken[scale]
+
+    @contextlib.contextmanager
+    def _line_comes_out(self, window: ClosedWindow) -> Iterator[None]:
+        """A window is in the accounts: it, and its alarm, are told whatever else fails."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - whatever it is, the line must come out
+            _LOG.exception("window %d: its record or a longer scale failed", window.index)
 
     def _keep(self, n_windows: int, results: Sequence[WindowResult]) -> None:
         """Put on the disk what was decided, and the lines that say so, before anybody is told."""
@@ -150,6 +161,7 @@ class Tester:
         for file in [] if state.told else self._files():
             for plan in decided.results["files"]:
                 file.complete(plan)
+        self._note_told(decided.n_windows)
         for sink in [] if state.clean else self._outputs.sinks:
             if isinstance(sink, Webhook):
                 for line in decided.results["lines"]:

@@ -3,6 +3,7 @@
 Their p-values under the null share the reference and nothing else.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ class _Open:
         return [block.name() for block in self.blocks]
 
     def restore(self, names: list[Part], find: Find) -> None:
-        self.blocks = [find(name) for name in names]
+        self.blocks = [block for name in names if (block := find(name)) is not None]
         self.n_events = sum(map(len, self.blocks))
 
     def append(self, block: Block) -> None:
@@ -101,19 +102,24 @@ class TimeWindows:
     later among them, mean that the clock was set back: the window is cut short, and the next is
     aligned with the message that says so.
 
+    A window that holds `full` events is cut, and what remains of its span is a window that is cut
+    too: every event is in one, and no flood fills the memory.
+
     Args:
         span_ns: length of a window.
+        full: events.
     """
 
-    def __init__(self, span_ns: int) -> None:
+    def __init__(self, span_ns: int, full: float = math.inf) -> None:
         """Start before the first message."""
-        self._span_ns = span_ns
+        self._span_ns, self._full = span_ns, full
         self._start_ns: int | None = None
         self._open = _Open()
         self._index = 0
         self._n_empty = 0
         self._late_since_ns: int | None = None
         self._late_ns: list[int] = []
+        self._is_rest = False
 
     @property
     def n_open(self) -> int:
@@ -141,13 +147,14 @@ class TimeWindows:
             "n_empty": self._n_empty,
             "late_since_ns": self._late_since_ns,
             "late_ns": self._late_ns,
+            "is_rest": self._is_rest,
         }
 
     def restore(self, state: State, find: Find) -> None:
         """Go on from a state."""
         self._index, self._n_empty = state["index"], state["n_empty"]
         self._start_ns, self._late_since_ns = state["start_ns"], state["late_since_ns"]
-        self._late_ns = list(state["late_ns"])
+        self._late_ns, self._is_rest = list(state["late_ns"]), state["is_rest"]
         self._open.restore(state["open"], find)
 
     def add(self, block: Block) -> Iterator[ClosedWindow]:
@@ -155,27 +162,30 @@ class TimeWindows:
         if self._start_ns is None:
             self._start_ns = block.t_ns
         if self._is_set_back(block.t_ns):
-            bounds = (self._start_ns, self._start_ns + self._span_ns)
-            yield self._close(bounds, block.n_missing, cut=True)
-            self._start_ns, self._late_since_ns = block.t_ns, None
+            if self._open.n_events:
+                yield self._close(block.n_missing, cut=True)
+            self._start_ns, self._late_since_ns, self._is_rest = block.t_ns, None, False
+        if self._open.n_events >= self._full and len(block):
+            yield self._close(block.n_missing, cut=True)
+            self._is_rest = True
         passed = (block.t_ns - self._start_ns) // self._span_ns
         if passed > 0:
-            bounds = (self._start_ns, self._start_ns + self._span_ns)
-            self._start_ns += passed * self._span_ns
+            n_empty = passed if not (self._open.n_events or self._is_rest) else passed - 1
             if self._open.n_events:
-                yield self._close(bounds, block.n_missing)
-                passed -= 1
-            self._n_empty += passed
+                yield self._close(block.n_missing, cut=self._is_rest)
+            self._start_ns += passed * self._span_ns
+            self._n_empty += n_empty
+            self._is_rest = False
         if block.t_ns < self._start_ns:
             self._late_ns = [min([block.t_ns, *self._late_ns]), max([block.t_ns, *self._late_ns])]
         self._open.append(block)
 
-    def _close(
-        self, bounds_ns: tuple[int, int], n_missing: int, *, cut: bool = False
-    ) -> ClosedWindow:
-        """Close the open window; one with more late events than two windows hold is cut too."""
+    def _close(self, n_missing: int, *, cut: bool) -> ClosedWindow:
+        """Close the open window; one that has late events of two windows is cut too."""
         first, last = self._late_ns or (0, 0)
         cut = cut or last - first >= 2 * self._span_ns
+        start_ns = self._start_ns or 0
+        bounds_ns = (start_ns, start_ns + self._span_ns)
         window = self._open.close(self._index, bounds_ns, n_missing, cut=cut)
         self._index += 1
         self._late_ns = []

@@ -26,8 +26,8 @@ CLOCK_JUMP_NS = 60 * 10**9
 
 #: What JSON can hold, enough to go on with.
 State: TypeAlias = dict[str, Any]
-#: Returns the block that a name stands for.
-Find: TypeAlias = Callable[[Part], Block]
+#: Returns the block that a name stands for; None if it is lost.
+Find: TypeAlias = Callable[[Part], Block | None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ClosedWindow:
         blocks: its events.
         n_missing_after: messages that went missing between it and the message that closed it.
         overlap: share of it that the window before has too, by design: 1 - step / window.
-        cut: whether a clock that was set back cut it short or filled it up.
+        cut: whether a clock that was set back cut it short or filled it up, or it held too much.
     """
 
     scale: ClassVar[int] = 1
@@ -110,7 +110,10 @@ class Windows(Protocol):
         """Windows closed so far, which is the index of the next."""
 
     def add(self, block: Block) -> Iterator[ClosedWindow]:
-        """Take a block; yield each window that it closes. Exhaust the iterator."""
+        """Take a block; yield each window that it closes. Exhaust the iterator.
+
+        One that was accepted in another life is taken whether there is room or not.
+        """
 
     def state(self) -> State:
         """Return everything that the windows to come depend on, blocks by their names."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from engines.errors import EngineError
@@ -66,7 +67,12 @@ class WindowFeed:
             self._runner.submit(window)
 
     def take_up(
-        self, state: RunState, before: Iterable[Block], after: Generator[Block, None, int]
+        self,
+        state: RunState,
+        before: Iterable[Block],
+        after: Generator[Block, None, int],
+        *,
+        unreadable: Mapping[int, str],
     ) -> None:
         """Go on with a run: make its open window again, and test what was not decided yet.
 
@@ -74,23 +80,41 @@ class WindowFeed:
             state: what is kept of the run.
             before: the blocks of messages up to the point where it is taken up.
             after: those of later ones; returns how many messages were lost after the last.
+            unreadable: messages of which there is no block any more, by number, and why; known
+                once the blocks have been taken.
 
         Raises:
-            EngineError: if a message of the open window is not among them.
+            EngineError: if another message of the open window is not among them.
         """
         whole = {block.number: block for block in before}
         if state.point.windows:
-            self._windows.restore(state.point.windows, partial(_part, whole))
+            self._windows.restore(state.point.windows, partial(self._find, whole, unreadable))
         self._metrics.n_recovered += self._windows.n_open
-        for block in self._again(after):
+        for made in self._again(after):
+            block = replace(made, n_missing=made.n_missing + self.n_lost)
+            self.n_lost = 0
             self._metrics.n_recovered += len(block)
             for window in self._place(block):
                 self._runner.wait_for_room()
                 self._runner.submit(window)
+        if unreadable:
+            text = "%d messages of the run cannot be read any more and are missing; the first: %s"
+            _LOG.warning(text, len(unreadable), next(iter(unreadable.values())))
 
     def _again(self, blocks: Generator[Block, None, int]) -> Iterator[Block]:
         """Yield blocks; what went missing after the last is charged to the next to come."""
-        self.n_lost = yield from blocks
+        n_lost = yield from blocks
+        self.n_lost += n_lost
+
+    def _find(
+        self, whole: Mapping[int, Block], unreadable: Mapping[int, str], name: Part
+    ) -> Block | None:
+        """Return the block that a name stands for; None if its message cannot be read."""
+        number, *_, n_missing = name
+        if number in unreadable:
+            self.n_lost += n_missing + 1
+            return None
+        return _part(whole, name)
 
     def count_empty(self) -> None:
         """Count the time windows without an event since the last time."""

@@ -37,8 +37,9 @@ class Tested:
         t_start_ns, t_end_ns: production time, unix ns.
         spans: which events of which source the window holds.
         n_missing: messages known to be missing from the window, or just after it.
-        complete: false for a time window with missing messages, or cut short by a clock that was
-            set back: its rate means nothing, so it neither alarms nor counts as a trial.
+        complete: false for a time window with missing messages, or cut by a clock that was set back
+            or by far too many events: its rate means nothing, so it neither alarms nor counts as a
+            trial.
         converged: whether every fit reached its tolerance; null for scales above 1, whose fits do
             not say.
         test_s: seconds that the test took.

@@ -3,12 +3,20 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import msgpack
 import numpy as np
 
 from engines.errors import MessageError
 from engines.types import FloatArray
-from stream.header import EVENT_ROW, WIRE_VERSION, Frame, Header, Reason, decode_header
+from stream.header import (
+    DEFAULT_MAX_EVENTS,
+    EVENT_ROW,
+    MAX_EVENTS_PER_MESSAGE,
+    Frame,
+    Header,
+    Reason,
+    decode_header,
+    pack_header,
+)
 from stream.payload import read_payload
 
 __all__ = ["NO_KINEMATICS", "EmbeddingWire", "EventWire", "Wire", "encode_embeddings"]
@@ -26,8 +34,12 @@ class Wire(Protocol):
 
     row: tuple[int, ...]
 
-    def header(self, frames: Sequence[Frame]) -> Header:
+    def header(self, frames: Sequence[Frame], *, stored: bool = False) -> Header:
         """Return what the header says.
+
+        Args:
+            frames: header and payload.
+            stored: whether it was accepted before, when more events may have been allowed.
 
         Raises:
             MessageError: if it breaks a rule of the wire.
@@ -42,17 +54,25 @@ class Wire(Protocol):
 
 
 class EventWire:
-    """Reads events, (19, 3) each."""
+    """Reads events, (19, 3) each.
+
+    Args:
+        max_events: that a message may hold.
+    """
 
     row: tuple[int, ...] = EVENT_ROW
 
-    def header(self, frames: Sequence[Frame]) -> Header:
+    def __init__(self, max_events: int = DEFAULT_MAX_EVENTS) -> None:
+        """Take no larger messages."""
+        self._max_events = max_events
+
+    def header(self, frames: Sequence[Frame], *, stored: bool = False) -> Header:
         """Return what the header says.
 
         Raises:
             MessageError: if it breaks a rule of the wire.
         """
-        return decode_header(frames)
+        return decode_header(frames, max_events=_most(self._max_events, stored=stored))
 
     def read(self, payload: Frame, header: Header, rows: FloatArray) -> None:
         """Write a payload's events to rows.
@@ -69,20 +89,22 @@ class EmbeddingWire:
     Args:
         dim: numbers an event.
         fingerprint: of the engine.
+        max_events: that a message may hold.
     """
 
-    def __init__(self, dim: int, fingerprint: str) -> None:
+    def __init__(self, dim: int, fingerprint: str, max_events: int = DEFAULT_MAX_EVENTS) -> None:
         """Read no other engine's."""
         self.row: tuple[int, ...] = (dim,)
-        self._fingerprint = fingerprint
+        self._fingerprint, self._max_events = fingerprint, max_events
 
-    def header(self, frames: Sequence[Frame]) -> Header:
+    def header(self, frames: Sequence[Frame], *, stored: bool = False) -> Header:
         """Return what the header says.
 
         Raises:
             MessageError: if it breaks a rule of the wire, or the embeddings are another engine's.
         """
-        return decode_header(frames, self.row, self._fingerprint)
+        most = _most(self._max_events, stored=stored)
+        return decode_header(frames, self.row, self._fingerprint, most)
 
     def read(self, payload: Frame, header: Header, rows: FloatArray) -> None:
         """Write a payload's embeddings to rows.
@@ -109,17 +131,10 @@ def encode_embeddings(header: Header, embeddings: FloatArray, fingerprint: str) 
     >>> EmbeddingWire(4, "ab").header(frames)
     Header(source='me', seq=3, n=2, dtype='<f4', t_ns=5, end=False, engine='ab')
     """
-    fields = {
-        "v": WIRE_VERSION,
-        "source": header.source,
-        "seq": header.seq,
-        "n": header.n,
-        "dtype": "<f4",
-        "shape": [header.n, *embeddings.shape[1:]],
-        "t_ns": header.t_ns,
-        "engine": fingerprint,
-    }
-    if header.end:
-        fields["end"] = True
+    said = header._replace(dtype="<f4", engine=fingerprint)
     payload = np.ascontiguousarray(embeddings, dtype="<f4").tobytes()
-    return [msgpack.packb(fields), payload]
+    return [pack_header(said, embeddings.shape[1:]), payload]
+
+
+def _most(max_events: int, *, stored: bool) -> int:
+    return MAX_EVENTS_PER_MESSAGE if stored else max_events

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,12 +17,16 @@ class Receiver:
 
     Attributes:
         answers: statuses of the next answers; then 200.
+        location: where its answers send on to, if anywhere.
+        endless: its answers go on until nobody reads.
         may_answer: cleared, it hangs.
         bodies: what it was sent.
         url: where it is; it holds a secret.
     """
 
     answers: list[int] = field(default_factory=list)
+    location: str = ""
+    endless: bool = False
     may_answer: threading.Event = field(default_factory=threading.Event)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
@@ -39,8 +43,14 @@ def receiving() -> Iterator[Receiver]:
             made.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             made.may_answer.wait(60)
             self.send_response(made.answers.pop(0) if made.answers else 200)
-            self.send_header("Content-Length", "0")
+            if made.location:
+                self.send_header("Location", made.location)
+            if not made.endless:
+                self.send_header("Content-Length", "0")
             self.end_headers()
+            with suppress(OSError):
+                while made.endless:
+                    self.wfile.write(bytes(65_536))
 
         def log_message(self, *_: object) -> None: ...
 

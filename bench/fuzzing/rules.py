@@ -131,7 +131,7 @@ class Rules:
             must.add("out-of-range")
         if dtype not in ("<f4", "<f2"):
             must.add("dtype")
-        if n > 65_536:
+        if n > 16_384:
             must.add("too-many-events")
         right = [
             type(size) is int and size == want

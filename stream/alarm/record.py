@@ -24,6 +24,7 @@ from engines.errors import ArtifactError
 from engines.event_quantities import QUANTITIES
 from engines.events import N_FEATURES, N_OBJECTS, OBJECT_CLASSES
 from engines.hdf5 import hdf5_errors
+from engines.hdf5_storage import find_object
 from engines.types import AnyArray, Float64Array
 from stream.alarm.contents import AlarmContents, NullUsed
 from stream.plain_text import file_word
@@ -133,7 +134,8 @@ def read_alarm(path: Path) -> AlarmContents:
     advice = "name a file that stream-consumer kept with --alarms"
     with hdf5_errors(path, "cannot be read", kind="alarm record", advice=advice):
         with h5py.File(path, "r") as file:
-            missing = [name for name in (*_ARRAYS, "about") if name not in file]
+            names = (*_ARRAYS, "about")
+            missing = [name for name in names if find_object(file, name, path) is None]
             if missing:
                 msg = f"{path} is no alarm record of this version: it has no {missing[0]!r}"
                 raise ArtifactError(msg)

@@ -9,7 +9,7 @@ from functools import partial
 import zmq
 
 from engines.artifact import versions
-from stream.assembly.engine import open_serving_engine
+from stream.assembly.engine import open_serving_engine, wire_of
 from stream.assembly.process import serve
 from stream.delivery.plain import PlainAdmission, SocketReceiver
 from stream.exposition import registry_of
@@ -55,15 +55,19 @@ def run_embedder(options: argparse.Namespace, stopped: Callable[[], bool]) -> No
         tester = stack.enter_context(
             security.open_forwarder(options.forward, "dealer" if options.reliable else "push")
         )
+        wire = wire_of(engine, options.max_message_events)
         if options.reliable:
             relay = Relay(tester, engine.fingerprint, metrics, SparseLog())
-            embedder = Embedder(engine, relay, relay, metrics, limits)
+            embedder = Embedder(engine, relay, relay, metrics, limits, wire)
             receiver = GuardedReceiver(relay, guard)
+            relay.on_wait = receiver.look
+            stack.callback(relay.finish)
         else:
             admission = PlainAdmission(SequenceTracker(options.max_sources))
             forward = PushForward(tester, engine.fingerprint, stopped)
-            embedder = Embedder(engine, admission, forward, metrics, limits)
+            embedder = Embedder(engine, admission, forward, metrics, limits, wire)
             receiver = GuardedReceiver(SocketReceiver(), guard)
+            forward.on_wait = receiver.look
         how = "reliable" if options.reliable else options.pattern
         sys.stdout.write(
             f"embedder    {options.engine} ({engine.dim} dimensions, "

@@ -16,7 +16,7 @@ from engines.plans.plan_file import PlanFacts, read_plan_facts
 from engines.reference_file import ReferenceArtifact
 from stream.metrics import Metrics
 from stream.roles.forwarded import ForwardedEmbeddings
-from stream.wire import Wire
+from stream.wire import EmbeddingWire, EventWire, Wire
 
 __all__ = ["gathered_embeddings", "open_serving_engine", "test_device", "wire_of"]
 
@@ -78,6 +78,8 @@ def gathered_embeddings(artifact: ReferenceArtifact, max_batch: int) -> Engine:
     return ForwardedEmbeddings(dim, facts.engine_fingerprint, facts.precision, max_batch)
 
 
-def wire_of(engine: Engine) -> Wire | None:
-    """Return what messages must hold for an engine; None for events."""
-    return engine.wire if isinstance(engine, ForwardedEmbeddings) else None
+def wire_of(engine: Engine, max_events: int) -> Wire:
+    """Return what messages must hold for an engine, of so many events at most."""
+    if isinstance(engine, ForwardedEmbeddings):
+        return EmbeddingWire(engine.dim, engine.fingerprint, max_events)
+    return EventWire(max_events)

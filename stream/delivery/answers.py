@@ -18,12 +18,14 @@ class Answers:
 
     Attributes:
         socket: the ROUTER socket; None until there is one, and exchangeable.
+        n_undelivered: acknowledgements whose peer had gone, and will ask on a new connection.
     """
 
     def __init__(self) -> None:
         """Owe nothing."""
         self.socket: Socket | None = None
         self._owed: dict[str, tuple[bytes, bytes]] = {}
+        self.n_undelivered = 0
 
     @property
     def n_owed(self) -> int:
@@ -63,5 +65,5 @@ class Answers:
         except zmq.Again:
             return
         except zmq.ZMQError:
-            pass  # it has gone, and will ask again
+            self.n_undelivered += 1
         del self._owed[source]

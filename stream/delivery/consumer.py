@@ -141,10 +141,12 @@ class ReliableDelivery:
         """
         until = self._clock() + _LAST_WORDS_MS / 1e3
         self._acknowledge()
+        if self.socket is not None and self.socket.closed:
+            self.socket = None
         while self.socket is not None and self._clock() < until:
             if (frames := self._next(self.socket)) is not None:
                 self._answer_last(frames)
-            elif self._answers.n_owed:
+            elif self._answers.n_owed or self._answers.n_undelivered:
                 time.sleep(0.01)
                 self._answers.catch_up()
             else:

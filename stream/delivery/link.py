@@ -22,8 +22,8 @@ _LOG = logging.getLogger(__name__)
 _POLL_MS = 100
 #: Without a word from the consumer for so long, say hello again.
 _SILENCE_S = 1.0
-#: And for so long, on a new connection.
-_DEAD_S = 5.0
+#: And for so long, on a new connection; each one waits twice as long as that before, up to a limit.
+_DEAD_S, _LONGEST_DEAD_S = 5.0, 60.0
 _DROP_EVERY = 32
 #: A spool that fails is tried again so much later.
 _RETRY_S = 0.25
@@ -76,6 +76,7 @@ class Link:
         self._flying_bytes = self._credit = self._n_undropped = 0
         self._heard_s = self._hello_s = self._drop_s = 0.0
         self._greeted = self._closing = False
+        self._patience_s = _DEAD_S
         self._wake = Wake()
         self._fault: NplmStreamError | None = None
         self._thread = threading.Thread(target=self._work, name="delivery", daemon=True)
@@ -101,9 +102,13 @@ class Link:
     def add(self, seq: int, frames: list[bytes]) -> None:
         """Take a message over; call it with `changed` held."""
         self.check()
+        if not self._pending:
+            self._heard_s = time.monotonic()  # until now nothing was owed
         self._pending[seq] = frames
         self._following = seq + 1
         self.n_bytes += len(frames[1])
+        if seq < self._cursor:  # the consumer has it already
+            self._flying_bytes += len(frames[1])
         self._check_name()
         self._wake()
 
@@ -121,6 +126,7 @@ class Link:
                 if socket is None or self._is_dead():
                     if socket is not None:
                         socket.close(linger=0)
+                        self._patience_s = min(2 * self._patience_s, _LONGEST_DEAD_S)
                     socket = self._connect()
                     self._greeted, self._heard_s, self._hello_s = False, time.monotonic(), 0.0
                 with self._changed:
@@ -140,7 +146,7 @@ class Link:
 
     def _is_dead(self) -> bool:
         """Return whether the consumer owes an answer and has been silent for long."""
-        return self._owes() and time.monotonic() - self._heard_s > _DEAD_S
+        return self._owes() and time.monotonic() - self._heard_s > self._patience_s
 
     def _owes(self) -> bool:
         return bool(self._pending) or not self._greeted
@@ -202,7 +208,7 @@ class Link:
                     self._changed.notify_all()
 
     def _take(self, control: Control) -> None:
-        self._heard_s = time.monotonic()
+        self._heard_s, self._patience_s = time.monotonic(), _DEAD_S
         if control.op == "welcome":
             self._expected, self.trouble = control.expected, ""
             self.max_bytes = control.max_bytes

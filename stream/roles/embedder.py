@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engines.engine import Engine
+from engines.engine import Engine, check_works
 from engines.errors import EngineError, MessageError
 from engines.types import FloatArray
 from stream.batch import MicroBatch
@@ -19,6 +19,7 @@ from stream.service import Limits
 from stream.snapshot import Recent
 from stream.sparse_log import SparseLog
 from stream.stages import Arrival
+from stream.wire import Wire
 
 __all__ = ["Embedder", "Forward"]
 
@@ -47,6 +48,7 @@ class Embedder:
         forward: the way to the tester.
         metrics: what Prometheus sees.
         limits: how much is embedded at once.
+        wire: reads the messages; events if None.
         now_ns: the wall clock, unix ns.
 
     Attributes:
@@ -60,6 +62,7 @@ class Embedder:
         forward: Forward,
         metrics: Metrics,
         limits: Limits,
+        wire: Wire | None = None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Start without a message."""
@@ -68,7 +71,7 @@ class Embedder:
         memory = EventMemory(engine.input_buffer, _SLAB_BATCHES * limits.max_batch)
         batch = MicroBatch(memory, limits.max_batch)
         sparse_log = SparseLog()
-        self.intake = Intake(batch, self._process, admission, metrics, sparse_log, now_ns)
+        self.intake = Intake(batch, self._process, admission, metrics, sparse_log, now_ns, wire)
         self._recent = Recent(metrics)
 
     def run(
@@ -120,8 +123,13 @@ class Embedder:
     def _process_alone(
         self, particles: FloatArray, messages: Sequence[Arrival], exc: EngineError
     ) -> None:
-        """The encoder refused a micro-batch: refuse only the messages that it cannot embed."""
+        """The encoder refused a micro-batch: refuse only the messages that it cannot embed.
+
+        Raises:
+            EngineFailedError: if it is not the messages; their producers send them again.
+        """
         if len(messages) == 1:
+            check_works(self._engine, exc)
             refusal = MessageError(Reason.EMBEDDING, str(exc))
             self.intake.reject(refusal)
             self._admission.refuse(messages[0].header, refusal)

@@ -21,11 +21,15 @@ class PushForward:
         socket: a PUSH socket that connects to the tester.
         fingerprint: of the engine.
         stopped: whether to give up waiting.
+
+    Attributes:
+        on_wait: called ten times a second while `send` waits.
     """
 
     def __init__(self, socket: Socket, fingerprint: str, stopped: Callable[[], bool]) -> None:
         """Take the socket over."""
         self._socket, self._fingerprint, self._stopped = socket, fingerprint, stopped
+        self.on_wait: Callable[[], None] = lambda: None
 
     @property
     def is_done(self) -> bool:
@@ -41,5 +45,6 @@ class PushForward:
             except zmq.Again:
                 if not self._socket.poll(_POLL_MS, zmq.POLLOUT) and self._stopped():
                     return False
+                self.on_wait()
             else:
                 return True

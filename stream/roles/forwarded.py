@@ -5,7 +5,6 @@ import numpy as np
 from engines.artifact import EngineFacts
 from engines.engine import EngineBase
 from engines.types import FloatArray
-from stream.wire import EmbeddingWire
 
 __all__ = ["ForwardedEmbeddings"]
 
@@ -18,16 +17,12 @@ class ForwardedEmbeddings(EngineBase):
         fingerprint: of the embedders' engine; others' embeddings are refused.
         precision: that the reference was embedded in.
         max_batch: events handed on together.
-
-    Attributes:
-        wire: reads the embedders' messages.
     """
 
     def __init__(self, dim: int, fingerprint: str, precision: str, max_batch: int) -> None:
         """Compute nothing."""
         super().__init__(dim, max_batch, fingerprint, EngineFacts())
         self._precision = precision
-        self.wire = EmbeddingWire(dim, fingerprint)
 
     @property
     def runtime(self) -> str:

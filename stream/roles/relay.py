@@ -6,7 +6,8 @@ acknowledged by the tester; its producer sends it again, by this embedder or ano
 
 import contextlib
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import zmq
 
@@ -25,7 +26,8 @@ from stream.wire import encode_embeddings
 
 __all__ = ["Relay"]
 
-_TESTER_WAIT_MS = 1000
+_TESTER_WAIT_S, _POLL_MS = 1.0, 100
+_LAST_WORDS_MS = 1000
 _MOST_SOURCES = 10_000
 _OWING_WAIT_MS = 10
 
@@ -41,6 +43,7 @@ class Relay:
 
     Attributes:
         n_dropped: messages that the tester did not take in time; they will come again.
+        on_wait: called ten times a second while `send` waits.
     """
 
     #: How old a message may be is the tester's to say.
@@ -54,12 +57,14 @@ class Relay:
         self._metrics, self._sparse_log = metrics, sparse_log
         self._peers: dict[str, bytes] = {}
         self._ends: dict[str, int] = {}
-        self._known: dict[str, None] = {}
+        self._known: set[str] = set()
         self._unread: dict[bytes, int] = {}
         self._peer = b""
         self._header_frame: Frame = b""
         self._answers = Answers()
+        self._tester_takes = True
         self.n_dropped = 0
+        self.on_wait: Callable[[], None] = lambda: None
 
     @property
     def is_done(self) -> bool:
@@ -79,11 +84,13 @@ class Relay:
         """Return the frames of the next event message; pass on control messages of both sides."""
         if self.socket is None:
             return None
+        until = time.monotonic() + wait_ms / 1e3
         while True:
             self._pass_back()
             parts = receive_parts(self.socket)
             if parts is None:
-                if not self._wait(self.socket, wait_ms):
+                left_ms = int(1e3 * (until - time.monotonic()))
+                if not self._wait(self.socket, max(0, left_ms)) and left_ms <= 0:
                     return None
                 continue
             self._peer = bytes(parts[0])
@@ -91,6 +98,8 @@ class Relay:
                 self._header_frame = parts[1] if len(parts) > 1 else b""
                 return parts[1:]
             self._pass_on(bytes(parts[1]))
+            if time.monotonic() > until:  # no flood of them may hold the stream up
+                return None
 
     def admits(self, header: Header) -> bool:
         """Return True: which messages count is the tester's to say."""
@@ -125,16 +134,27 @@ class Relay:
     def send(self, header: Header, embeddings: FloatArray) -> bool:
         """Send one message's embeddings, (n, d); return whether the tester took it in time."""
         frames = encode_embeddings(header, embeddings, self._fingerprint)
-        for wait_ms in (0, _TESTER_WAIT_MS):
-            if wait_ms:
-                self._tester.poll(wait_ms, zmq.POLLOUT)
+        # Once is enough: a whole micro-batch must not wait for a tester that is gone.
+        until = time.monotonic() + (_TESTER_WAIT_S if self._tester_takes else 0.0)
+        while True:
             with contextlib.suppress(zmq.Again):
                 self._tester.send_multipart(frames, zmq.DONTWAIT)
+                self._tester_takes = True
                 return True
+            if time.monotonic() > until:
+                break
+            self._tester.poll(_POLL_MS, zmq.POLLOUT)
+            self.on_wait()
+        self._tester_takes = False
         self.n_dropped += 1
         text = "it takes no more, or is not there; producers send again"
         self._sparse_log.log("message not passed to the tester", text)
         return False
+
+    def finish(self) -> None:
+        """Let the last answers go out; the sockets are their owner's to close."""
+        if self.socket is not None and not self.socket.closed:
+            self.socket.setsockopt(zmq.LINGER, _LAST_WORDS_MS)
 
     def _wait(self, socket: Socket, wait_ms: int) -> bool:
         if self._answers.n_owed:
@@ -178,8 +198,9 @@ class Relay:
                     self._answers.acknowledge(control.source, peer, frame)
                 else:
                     self._answers.say(peer, self._limited(control, frame))
-            if control.op == "welcome":
-                self._remember(control.source)
+                if control.op == "welcome":
+                    # Else its end will never be acknowledged.
+                    self._known.add(control.source)
             end = self._ends.get(control.source)
             if end is not None and control.op in ("ack", "welcome") and control.next >= end:
                 del self._ends[control.source]
@@ -191,22 +212,19 @@ class Relay:
         numbers = control.next, control.expected, control.credit
         return protocol.welcome(control.source, *numbers, self._answers.max_bytes)
 
-    def _remember(self, source: str) -> None:
-        """Know that the tester takes a source: the ends of others will never be acknowledged."""
-        self._known[source] = None
-        if len(self._known) > _MOST_SOURCES:
-            gone = next(iter(self._known))
-            del self._known[gone]
-            self._ends.pop(gone, None)
-
     def _is_mine(self, source: str) -> bool:
         """Return whether the peer that speaks was the last to speak for a source."""
         return self._peers.get(source) == self._peer
 
     def _meet(self, source: str) -> None:
-        if source not in self._peers and len(self._peers) >= _MOST_SOURCES:
-            self._peers.pop(next(iter(self._peers)))
+        """Note who speaks for a source; the one that was met longest ago is forgotten first."""
+        self._peers.pop(source, None)
         self._peers[source] = self._peer
+        if len(self._peers) > _MOST_SOURCES:
+            gone = next(iter(self._peers))
+            del self._peers[gone]
+            self._known.discard(gone)
+            self._ends.pop(gone, None)
 
     def _on(self, frame: bytes) -> None:
         """Send to the tester; what does not go is said again by the producer."""

@@ -46,7 +46,7 @@ def add_consumer_options(parser: CommandParser) -> None:
         type=_message_events,
         default=16_384,
         metavar="N",
-        help="whoever sends larger messages is disconnected",
+        help="larger messages are refused, and who sends larger frames is disconnected",
     )
     add("--max-sources", type=positive_int, default=500, metavar="N", help="sources at once")
     add(
@@ -54,7 +54,8 @@ def add_consumer_options(parser: CommandParser) -> None:
         type=parse_size_bytes,
         metavar="SIZE",
         help="resident memory at which the receiving socket is closed and opened again: 4GiB "
-        "(default: what is loaded, the windows that may wait, and 1 GiB)",
+        "(default: what is loaded, the windows that may wait, and 1 GiB; at most 90 %% of the "
+        "control group's)",
     )
 
 

@@ -52,6 +52,7 @@ def begin_state(
         "reference": artifact.fingerprint,
         "window": str(artifact.facts.window),
         "steps in a window": n_panes,
+        "what messages hold": "embeddings" if options.role == "test" else "events",
         "--far": rules.far.text,
         "--alarm-on": rules.alarm_on,
         "--refractory": rules.refractory_s,

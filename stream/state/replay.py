@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engines.engine import Engine
-from engines.errors import EngineError
+from engines.engine import Engine, check_works
+from engines.errors import EngineError, MessageError
 from engines.types import FloatArray
 from stream.block import Block
 from stream.features import PendingFeatures
@@ -19,8 +19,10 @@ __all__ = ["replayed"]
 
 
 class _Message(NamedTuple):
+    """A stored message; without a header where it cannot be read."""
+
     stored: StoredMessage
-    header: Header
+    header: Header | None
     rows: FloatArray
 
 
@@ -30,6 +32,7 @@ def replayed(
     engine: Engine,
     featurise: Callable[[FloatArray], PendingFeatures],
     max_batch: int,
+    unreadable: dict[int, str],
 ) -> Generator[Block, None, int]:
     """Yield a block for each stored message that holds events, in order.
 
@@ -39,14 +42,17 @@ def replayed(
         engine: what embedded them.
         featurise: queues (n, d) embeddings for their features.
         max_batch: events embedded together.
+        unreadable: is given the messages that break a rule of the wire by now, by their number, and
+            which; they count as missing.
 
     Returns:
         Messages after the last block that are missing: the next block is to say so.
     """
     n_lost = 0
-    for batch in _batches((_read(one, wire) for one in stored), max_batch):
+    for batch in _batches((_read(one, wire, unreadable) for one in stored), max_batch):
         for message, embeddings in _embedded(batch, engine):
-            if embeddings is None:  # it was refused when it came, and is again
+            # Or it was refused when it came, and is again.
+            if message.header is None or embeddings is None:
                 n_lost += message.stored.n_missing + 1
                 continue
             yield Block(
@@ -63,10 +69,14 @@ def replayed(
     return n_lost
 
 
-def _read(stored: StoredMessage, wire: Wire) -> _Message:
-    header = wire.header((stored.header, stored.payload))
-    rows = np.empty((header.n, *wire.row), dtype=np.float32)
-    wire.read(stored.payload, header, rows)
+def _read(stored: StoredMessage, wire: Wire, unreadable: dict[int, str]) -> _Message:
+    try:
+        header = wire.header((stored.header, stored.payload), stored=True)
+        rows = np.empty((header.n, *wire.row), dtype=np.float32)
+        wire.read(stored.payload, header, rows)
+    except MessageError as exc:
+        unreadable[stored.number] = str(exc)
+        return _Message(stored, None, np.empty((0, *wire.row), dtype=np.float32))
     return _Message(stored, header, rows)
 
 
@@ -74,12 +84,12 @@ def _batches(messages: Iterable[_Message], max_batch: int) -> Iterator[list[_Mes
     batch: list[_Message] = []
     n = 0
     for message in messages:
-        if batch and n + message.header.n > max_batch:
+        if batch and n + len(message.rows) > max_batch:
             yield batch
             batch, n = [], 0
-        if message.header.n:
+        if message.header is None or message.header.n:
             batch.append(message)
-            n += message.header.n
+            n += len(message.rows)
     if batch:
         yield batch
 
@@ -87,16 +97,23 @@ def _batches(messages: Iterable[_Message], max_batch: int) -> Iterator[list[_Mes
 def _embedded(
     batch: list[_Message], engine: Engine
 ) -> Iterator[tuple[_Message, FloatArray | None]]:
-    """Embed a batch; where the encoder refuses it, each message alone."""
+    """Embed a batch; where the encoder refuses it, each message alone.
+
+    Raises:
+        EngineFailedError: if it embeds nothing any more.
+    """
+    events = np.concatenate([message.rows for message in batch])
     try:
-        embeddings = engine.embed(np.concatenate([message.rows for message in batch]))
-    except EngineError:
+        embeddings = engine.embed(events) if len(events) else events
+    except EngineError as exc:
+        if len(batch) == 1:
+            check_works(engine, exc)
         for message in batch:
             if len(batch) == 1:
                 yield message, None
             else:
                 yield from _embedded([message], engine)
         return
-    ends = accumulate((message.header.n for message in batch), initial=0)
+    ends = accumulate((len(message.rows) for message in batch), initial=0)
     for message, (start, stop) in zip(batch, pairwise(ends), strict=True):
         yield message, embeddings[start:stop]

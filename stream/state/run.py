@@ -141,6 +141,10 @@ class RunState:
         """Whether what is accepted will be on the disk some time."""
         return self._writer.is_alive
 
+    def while_waiting(self, look: Callable[[], None]) -> None:
+        """Call something ten times a second while the disk holds the stream's thread up; on it."""
+        self._writer.on_wait = look
+
     def take_stored(self) -> tuple[list[StoredMessage], list[StoredMessage]]:
         """Return the messages up to the point where the run is taken up, and those after; once."""
         stored, self._stored = self._stored, []

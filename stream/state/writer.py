@@ -21,6 +21,8 @@ __all__ = ["StateWriter"]
 _LOG = logging.getLogger(__name__)
 _RETRY_S = 0.25
 _LAST_TRIES_S = 3.0
+#: A write that takes so long hangs: a network disk that is gone returns neither data nor an error.
+_HANGS_S = 10.0
 _MAX_BYTES = 64 << 20
 #: What a message takes beside its frames.
 _MESSAGE_BYTES = 1024
@@ -53,6 +55,7 @@ class StateWriter:
 
     Attributes:
         max_bytes: that.
+        on_wait: called ten times a second or oftener while `put` waits, by the thread that waits.
     """
 
     def __init__(
@@ -66,12 +69,15 @@ class StateWriter:
         """Start the thread."""
         self._store, self._sparse_log, self._written = store, sparse_log, written
         self._stopped, self.max_bytes = stopped, max_bytes
+        self.on_wait: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
         self._pending = _Pending()
         self._writing_bytes = 0
         self._n_settled = self._n_settling = 0
         self._closing = self._gave_up = self._fails = False
         self._overdue_s: float | None = None
+        self._writing_since_s: float | None = None
+        self._told_hang = False
         self._thread = threading.Thread(target=self._work, name="state", daemon=True)
         self._thread.start()
 
@@ -89,6 +95,8 @@ class StateWriter:
     ) -> None:
         """Hand a message over, or only that its source has moved on; waits while too much waits.
 
+        To be called by one thread, the stream's.
+
         Args:
             source: whose.
             following: the `seq` that comes next.
@@ -99,11 +107,9 @@ class StateWriter:
             StateError: if the disk fails and the consumer is to stop.
         """
         size = 0 if message is None else _size(message)
+        while self._must_wait(size):
+            self.on_wait()
         with self._changed:
-            self._check()
-            while self.n_bytes + size > self.max_bytes and self.n_bytes:
-                self._changed.wait(0.1)
-                self._check()
             if message is not None:
                 self._pending.messages.append(message)
                 self._pending.n_bytes += size
@@ -111,6 +117,15 @@ class StateWriter:
             self._pending.sources[source] = following
             self._pending.about.update(about or {})
             self._changed.notify_all()
+
+    def _must_wait(self, size: int) -> bool:
+        """Wait a moment if so many bytes have no room yet; return whether there was none."""
+        with self._changed:
+            self._check()
+            if not self.n_bytes or self.n_bytes + size <= self.max_bytes:
+                return False
+            self._changed.wait(0.1)
+        return True
 
     def note(self, about: Mapping[str, Any]) -> None:
         """Hand values by name over, and do not wait for them to be on the disk."""
@@ -142,17 +157,30 @@ class StateWriter:
                 self._check()
 
     def close(self) -> bool:
-        """Write what waits, end the thread and close the file; return whether all was written."""
+        """Write what waits, end the thread and close the file; return whether all was written.
+
+        A thread that hangs is left behind with its file.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        until_s = time.monotonic() + _LAST_TRIES_S
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            if self._hangs() and time.monotonic() > until_s:
+                _LOG.error("gave up writing the state to %s, which hangs", self._store.path)
+                return False
         self._store.close()
         return not self._gave_up
 
     def _check(self) -> None:
-        """Give up, for good, on a disk that still fails some seconds after the stop."""
-        if not (self._fails and self._stopped()):
+        """Give up, for good, on a disk that still fails or hangs some seconds after the stop."""
+        hangs = self._hangs()
+        if hangs and not self._told_hang:
+            text = "%s takes more than %.0f s to write: its disk hangs, nothing is acknowledged"
+            _LOG.warning(text, self._store.path, _HANGS_S)
+        self._told_hang = hangs
+        if not ((self._fails or hangs) and self._stopped()):
             self._overdue_s = None
         elif self._overdue_s is None:
             self._overdue_s = time.monotonic() + _LAST_TRIES_S
@@ -164,6 +192,10 @@ class StateWriter:
                 "not acknowledged either; make room there and start again"
             )
             raise StateError(msg)
+
+    def _hangs(self) -> bool:
+        since_s = self._writing_since_s
+        return since_s is not None and time.monotonic() - since_s > _HANGS_S
 
     def _work(self) -> None:
         try:
@@ -198,11 +230,12 @@ class StateWriter:
         started, n_failed = time.monotonic(), 0
         give_up = None
         while True:
+            self._writing_since_s = time.monotonic()
             try:
                 self._store.write(batch.messages, batch.sources, batch.about, batch.first_needed)
             except sqlite3.Error as exc:
                 n_failed += 1
-                self._fails = True
+                self._fails, self._writing_since_s = True, None
                 reason = self._store.reason(exc)
                 text = f"{self._store.path}: {reason}; nothing is acknowledged until it can be"
                 self._sparse_log.log("state not written", text)
@@ -215,7 +248,7 @@ class StateWriter:
                         return False
                 time.sleep(_RETRY_S)
             else:
-                self._fails = False
+                self._fails, self._writing_since_s = False, None
                 self._written(batch.sources, time.monotonic() - started, 0)
                 if n_failed:
                     _LOG.warning("the state can be written to %s again", self._store.path)

@@ -488,6 +488,26 @@ def test_messages_too_large_for_time_windows_are_told(
     assert caplog.text.count("large message") <= 1
 
 
+def test_windows_that_a_flood_fills_are_cut_and_do_not_alarm(tmp_path: Path) -> None:
+    by_time = small_artifact(window_spec("time", N_WINDOW), n_toys=9)
+
+    def sent(seq: int, passed_s: float) -> list[bytes]:
+        return changed(good(seq), t_ns=NOW_NS - 10**10 + round(passed_s * 1e9))
+
+    flood = [sent(seq, 0.001 * seq) for seq in range(150)]
+    calm = [sent(seq, 1.1 + (seq - 150) / 10) for seq in range(150, 175)]
+    with opened(by_time, tmp_path, open_windows(by_time.facts.window)) as setup:
+        for frames in (*flood, *calm):
+            setup.consumer.take([frames])
+        setup.consumer.close()
+    full, rest, *others = setup.recorder.results
+    assert (full.n_events, full.complete, full.alarm) == (10 * N_WINDOW, False, False)
+    assert (rest.n_events, rest.complete, rest.alarm) == (5 * N_WINDOW, False, False)
+    assert all(one.complete for one in others)
+    assert [one.trials for one in (full, rest, *others)][-1] == len(others)
+    assert setup.metrics.n_rejected == 0
+
+
 def test_micro_batch_closes_when_it_is_full(artifact: ReferenceArtifact, tmp_path: Path) -> None:
     limits = Limits(max_batch=3 * PER_MESSAGE, max_waiting=100)
     with opened(artifact, tmp_path, CountWindows(N_WINDOW), limits=limits) as setup:

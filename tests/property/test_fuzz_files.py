@@ -181,6 +181,13 @@ def endless_inside(model: onnx.ModelProto) -> None:
     model.graph.node.append(node)
 
 
+def function(model: onnx.ModelProto) -> None:
+    """Runtimes write its nodes in the place of those that call it, after the checks."""
+    loop = helper.make_node("Loop", ["", ""], ["y"], body=helper.make_graph([], "body", [], []))
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("own", "f", ["x"], ["y"], [loop], opsets))
+
+
 def crowd(model: onnx.ModelProto) -> None:
     inner = helper.make_graph([], "g", [], [])
     for _ in range(9):
@@ -210,6 +217,7 @@ def wrong_metadata(model: onnx.ModelProto) -> None:
         (negative_size, "must declare sizes from 0 up"),
         (endless, "must end for any event; got a Loop"),
         (endless_inside, "must end for any event; got a Loop"),
+        (function, "without functions of its own; got 1"),
         (crowd, "at most 256 graphs"),
         (huge, "must compute tensors of at most"),
         (deep_metadata, "metadata 'nplm_stream' is damaged"),

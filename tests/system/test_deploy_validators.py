@@ -60,7 +60,7 @@ def test_systemd_accepts_the_unit_and_finds_it_hardly_exposed(units: Path, unit:
 @pytest.mark.parametrize(
     ("unit", "names"),
     [
-        ("nplm-stream-consumer.service", ["network.conf"]),
+        ("nplm-stream-consumer.service", ["network.conf", "http.conf"]),
         ("nplm-stream-embed@.service", ["network-embed.conf", "gpu.conf"]),
     ],
 )

@@ -137,6 +137,52 @@ def test_foreign_file_is_refused(tmp_path: Path, make: Callable[[Path], object])
         read_alarm(tmp_path / "alarm-x.h5")
 
 
+def elsewhere(file: h5py.File, name: str, other: Path) -> None:
+    kept = file.pop(name)
+    file[name] = h5py.ExternalLink(str(other), name)
+    assert kept.shape == file[name].shape
+
+
+def stored_elsewhere(file: h5py.File, name: str, other: Path) -> None:
+    kept = file.pop(name)
+    place = [(str(other), 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset(name, shape=kept.shape, dtype=kept.dtype, external=place)
+
+
+def viewed(file: h5py.File, name: str, other: Path) -> None:
+    kept = file.pop(name)
+    layout = h5py.VirtualLayout(shape=kept.shape, dtype=kept.dtype)
+    layout[...] = h5py.VirtualSource(other, name, shape=kept.shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def inflated(file: h5py.File, name: str, _: Path) -> None:
+    kept = file.pop(name)
+    shape = (10**12, *kept.shape[1:])
+    file.create_dataset(name, shape=shape, dtype=kept.dtype, chunks=kept.chunks)
+
+
+@pytest.mark.parametrize("name", ["embeddings", "toys_t"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (elsewhere, "must be stored there; got a link"),
+        (stored_elsewhere, "its numbers lie in other files"),
+        (viewed, "its numbers lie in other files"),
+        (inflated, "must hold .* chunks; got 0"),
+    ],
+)
+def test_record_of_what_lies_elsewhere_or_nowhere_is_refused(
+    path: Path, name: str, change: Callable[[h5py.File, str, Path], None], said: str
+) -> None:
+    other = path.with_name("other.h5")
+    other.write_bytes(path.read_bytes())
+    with h5py.File(path, "r+") as file:
+        change(file, name, other)
+    with pytest.raises(ArtifactError, match=said):
+        read_alarm(path)
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="does not exist"):
         read_alarm(tmp_path / "alarm-x.h5")

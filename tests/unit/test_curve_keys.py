@@ -37,10 +37,14 @@ def test_keys_are_a_pair_and_the_secret_one_is_private(folder: Path) -> None:
 def test_umask_makes_no_difference(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        assert main([str(tmp_path), "--server", "s", "--http-user", "prom"]) == 0
+        words = ["--server", "s", "--client", "c", "--http-user", "prom"]
+        assert main([str(tmp_path), *words]) == 0
     finally:
         os.umask(before)
     assert mode(tmp_path / "s.key_secret") == mode(tmp_path / "prom.password") == 0o600
+    # Public keys, which a service's user must be able to read where they are copied to.
+    assert mode(tmp_path / "clients") == 0o755
+    assert mode(tmp_path / "clients" / "c.key") == 0o644
 
 
 def test_only_clients_are_on_the_list(folder: Path) -> None:
@@ -53,6 +57,29 @@ def test_only_clients_are_on_the_list(folder: Path) -> None:
 def test_name_in_both_roles_gets_one_pair(tmp_path: Path) -> None:
     assert main([str(tmp_path), "--server", "embed1", "--client", "embed1"]) == 0
     assert read_public_key(tmp_path / "embed1.key") in AllowList(tmp_path / "clients")._names
+
+
+def test_each_of_several_servers_gets_keys_and_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--server", "tester", "--server", "embed", "--client", "embed", "--client", "daq1"]
+    assert main([str(tmp_path), *words]) == 0
+    made = {path.name for path in tmp_path.glob("*.key_secret")}
+    assert made == {"tester.key_secret", "embed.key_secret", "daq1.key_secret"}
+    said = capsys.readouterr().out
+    for name in ("tester", "embed"):
+        assert f"stream-consumer --curve-key {tmp_path / name}.key_secret --curve-clients" in said
+    server = "--curve-server tester.key"
+    assert f"stream-consumer --role embed --curve-key embed.key_secret {server}" in said
+    assert "stream-producer --curve-key daq1.key_secret --curve-server SERVER.key" in said
+    assert "a folder of its own" in said
+
+
+def test_names_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "names.toml").write_text('server = ["tester", "embed"]\nclient = ["daq1"]\n')
+    assert main([str(tmp_path / "k"), "--config", str(tmp_path / "names.toml")]) == 0
+    made = {path.name for path in (tmp_path / "k").glob("*.key")}
+    assert made == {"tester.key", "embed.key", "daq1.key"}
 
 
 def test_nothing_is_overwritten_and_nothing_half_made(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from engines import build_engine
-from stream import consumer, producer
+from stream import consumer, make_keys, producer
 from stream.assembly.roles import check_roles
 from tests.support_deploy import DEPLOY, OVERLAYS, ROOT, by_kind, compose
 
@@ -17,7 +17,9 @@ PARSERS = {
     "stream-consumer": consumer._parser,
     "stream-producer": producer._parser,
     "build-engine": build_engine._parser,
+    "make-keys": make_keys._parser,
 }
+README = (DEPLOY / "README.md").read_text()
 TOML = sorted(DEPLOY.glob("systemd/*.toml")) + sorted(DEPLOY.glob("kubernetes/**/*.toml"))
 CONTAINERFILES = sorted((DEPLOY / "container").glob("Containerfile.*"))
 UNITS = sorted((DEPLOY / "systemd").rglob("*.service")) + sorted(
@@ -73,6 +75,7 @@ def test_each_option_that_is_written_anywhere_exists() -> None:
     text = "".join(path.read_text() for path in UNITS)
     written = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
     assert {"--config", "--curve-key", "--curve-clients", "--curve-server"} <= written
+    assert {"--http-cert", "--http-key", "--http-password"} <= written
     assert written <= known
 
 
@@ -80,6 +83,31 @@ def test_the_units_read_files_of_options_that_are_here() -> None:
     for unit in (DEPLOY / "systemd").glob("*.service"):
         (read,) = re.findall(r"--config /etc/nplm-stream/(\S+)", unit.read_text())
         assert (DEPLOY / "systemd" / read.replace("-%i", "")).is_file(), unit.name
+
+
+@pytest.mark.usefixtures("keep_logging")
+@pytest.mark.parametrize(("section", "n_files"), [("systemd", 3), ("Kubernetes", 5)])
+def test_recipes_name_files_that_their_make_keys_writes(
+    section: str, n_files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = README.partition(f"### {section}\n")[2].partition("\n### ")[0]
+    (words,) = re.findall(r"^make-keys (.*)$", text, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    assert make_keys.main(words.split()) == 0
+    named = re.findall(r"\bkeys/\S+", text)
+    assert len(named) == n_files
+    assert [name for name in named if not list(tmp_path.glob(name))] == []
+
+
+def test_credentials_of_the_units_are_files_that_the_readme_puts_there() -> None:
+    text = README.partition("### systemd\n")[2].partition("\n### ")[0]
+    for path in (DEPLOY / "systemd").glob("*.conf"):
+        for name, place in re.findall(
+            r"LoadCredential=(.*):/etc/nplm-stream/(.*)", path.read_text()
+        ):
+            assert name == place
+            assert name in text, name
+            assert f"%d/{name}" in path.read_text()
 
 
 def test_units_may_bind_the_ports_of_their_options() -> None:
@@ -93,6 +121,9 @@ def test_units_may_bind_the_ports_of_their_options() -> None:
         for bound in (options["endpoint"], options["http"]):
             port = int(bound.rpartition(":")[2])
             assert any(low <= port <= high for low, high in spans), bound
+    text = " ".join(README.split())
+    assert spans == [(5555, 5570), (9108, 9123)]
+    assert "`endpoint` 5555, 5558 and on to 5570, `http` 9109 and on to 9123" in text
 
 
 @pytest.mark.parametrize("path", CONTAINERFILES, ids=lambda path: path.suffix)
@@ -186,11 +217,26 @@ def test_only_embedders_of_the_gpu_overlay_have_a_gpu() -> None:
 
     assert with_gpu("cpu") == set()
     assert with_gpu("gpu") == {"embedder", "plan"}
+    hidden = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+    assert [one["name"] for one in containers("gpu") if hidden in one.get("env", [])] == ["tester"]
     base, gpu = (
         tomllib.loads((DEPLOY / "kubernetes" / path / "embed.toml").read_text())
         for path in ("base", "overlays/gpu")
     )
     assert {name for name in base | gpu if base.get(name) != gpu.get(name)} == {"engine"}
+
+
+def test_secrets_stay_out_of_commits_and_images() -> None:
+    git, docker = ((ROOT / name).read_text().split() for name in (".gitignore", ".dockerignore"))
+    assert {"keys/", "*.key_secret", "*.password"} <= set(git)
+    assert {".git", "keys", "**/*.key_secret", "**/*.password"} <= set(docker)
+    copied = [
+        word
+        for path in CONTAINERFILES
+        for line in re.findall(r"^COPY (?!--from)(.*)$", path.read_text(), re.MULTILINE)
+        for word in line.split()[:-1]
+    ]
+    assert {word.split("/")[0] for word in copied}.isdisjoint(docker)
 
 
 def test_the_pod_monitor_scrapes_what_prometheus_would() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import os
 import socket
 import ssl
 import threading
@@ -112,8 +113,9 @@ def test_right_password_straight_after_a_wrong_one_waits_and_gets_in() -> None:
         assert time.monotonic() - started < 4.0
 
 
-def test_guesses_are_hashed_one_a_turn_and_most_are_sent_away() -> None:
-    kept = Password("prom", hashed("right"), turns=Turns(0.1))
+@pytest.mark.parametrize("stored", ["right", hashed("right")], ids=["plain", "hashed"])
+def test_guesses_are_hashed_one_a_turn_and_most_are_sent_away(stored: str) -> None:
+    kept = Password("prom", stored, turns=Turns(0.1))
     started = time.monotonic()
     found = guess(kept, 30)
     assert 0.1 * (found.count(False) - 1) <= time.monotonic() - started
@@ -207,6 +209,30 @@ def test_https_is_served(tmp_path: Path) -> None:
             status(server, "/healthz", tls=ssl.create_default_context())
         with pytest.raises((http.client.HTTPException, OSError)):
             status(server, "/healthz")
+
+
+def test_renewed_certificate_counts_from_the_next_connection_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = self_signed(tmp_path)
+    new_cert, new_key = self_signed(tmp_path, "new")
+    former, renewed = (ssl.create_default_context(cafile=path) for path in (cert, new_cert))
+    with serving(tls_context(cert, key)) as server:
+        assert status(server, "/healthz", tls=former)[0] == 200
+        renew(cert, new_cert, 1)  # its key is still to come
+        assert [status(server, "/healthz", tls=former)[0] for _ in range(3)] == [200] * 3
+        assert caplog.text.count("keeps its former certificate") == 1
+        renew(key, new_key, 2)
+        assert status(server, "/healthz", tls=renewed)[0] == 200
+        with pytest.raises(ssl.SSLCertVerificationError):
+            status(server, "/healthz", tls=former)
+        key.unlink()
+        assert status(server, "/healthz", tls=renewed)[0] == 200
+
+
+def renew(path: Path, new: Path, changed_s: int) -> None:
+    path.write_bytes(new.read_bytes())
+    os.utime(path, (changed_s, changed_s))
 
 
 def test_clients_must_show_a_certificate_where_one_is_asked_for(tmp_path: Path) -> None:

@@ -1,15 +1,31 @@
 """The guard's judgement: when a socket is reset, when it is not, and what is believed its own."""
 
+import math
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
 from engines.errors import EndpointError
+from stream.assemble import _guarded, _Line
+from stream.delivery.plain import PlainAdmission, SocketReceiver
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
 from stream.header import Frame
-from stream.memory_guard import GuardedReceiver, MemoryGuard, default_limit_bytes, read_rss_bytes
+from stream.memory_guard import (
+    GuardedReceiver,
+    MemoryGuard,
+    cgroup_limit_bytes,
+    default_limit_bytes,
+    read_rss_bytes,
+)
+from stream.metrics import Metrics
 from stream.security.options import parse_size_bytes
+from stream.sequence import SequenceTracker
+from stream.sparse_log import SparseLog
+from stream.state.run import RunState
+from stream.state.store import StateStore
 
 Track: TypeAlias = Callable[[Socket], Socket]
 GIB, MIB = 2**30, 2**20
@@ -20,12 +36,17 @@ class Machine:
 
     def __init__(self) -> None:
         self.now_s, self.rss, self.descriptors = 0.0, GIB, 10
-        self.freed_to: int | None = GIB
+        self.freed_to = self.filled_to = GIB
         self.n_reads = 0
+        self.socket: Socket | None = None
 
     def read_rss(self) -> int:
+        """A closed socket's memory is free at the second look, and peers fill that of a new one."""
         self.n_reads += 1
-        return self.rss
+        rss = self.rss
+        if self.socket is not None and self.socket.closed:
+            self.rss = self.freed_to
+        return rss
 
 
 @pytest.fixture
@@ -36,9 +57,10 @@ def machine() -> Machine:
 @pytest.fixture
 def guard(context: Context, machine: Machine) -> Iterator[MemoryGuard]:
     def open_socket(endpoint: str) -> Socket:
-        if machine.n_reads and machine.freed_to is not None:
-            machine.rss = machine.freed_to
-        return open_receiver(context, endpoint)
+        if machine.n_reads:
+            machine.rss = max(machine.rss, machine.filled_to)
+        machine.socket = open_receiver(context, endpoint)
+        return machine.socket
 
     made = MemoryGuard(
         open_socket,
@@ -93,6 +115,16 @@ def test_memory_that_stays_is_the_consumers_own_and_resets_do_not_repeat(
     machine.now_s = 60.0
     guard.check(guard.socket)
     assert guard.n_resets == 2
+
+
+def test_peers_that_fill_the_new_socket_do_not_raise_the_limit(
+    guard: MemoryGuard, machine: Machine
+) -> None:
+    machine.rss, machine.filled_to = 4 * GIB, 3 * GIB
+    for step in range(1, 4):
+        machine.now_s = float(step)
+        guard.check(guard.socket)
+        assert guard.n_resets == step
 
 
 def test_limit_comes_back_when_the_memory_is_gone(guard: MemoryGuard, machine: Machine) -> None:
@@ -154,6 +186,26 @@ def test_receiver_is_given_each_new_socket(guard: MemoryGuard, machine: Machine)
     assert guarded.receive(4) == [b"4"]
     assert guard.n_resets == 1
     assert receiver.socket is guard.socket
+    machine.rss, machine.now_s = 3 * GIB, 2.0
+    guarded.look()
+    assert guard.n_resets == 2
+    assert receiver.socket is guard.socket
+
+
+def test_guard_looks_while_the_disk_holds_the_stream_up(
+    guard: MemoryGuard, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = RunState(tmp_path, {}, Metrics(), SparseLog(), name="r")
+    monkeypatch.setattr(state._writer, "max_bytes", 1)
+    monkeypatch.setattr(StateStore, "write", lambda *_: time.sleep(0.3))
+    line = _Line(SocketReceiver(), PlainAdmission(SequenceTracker(), state))
+    _guarded(line, guard, state)
+    machine.rss, machine.now_s = 3 * GIB, 1.0
+    for seq in range(2):
+        state.accept("daq", seq, 0, (b"header", b"payload"))
+    assert guard.n_resets == 1
+    assert line.receiver.socket is guard.socket
+    state.close(clean=True)
 
 
 def test_resident_memory_is_this_process() -> None:
@@ -164,7 +216,27 @@ def test_resident_memory_is_this_process() -> None:
 
 
 def test_default_limit_holds_the_windows() -> None:
-    assert default_limit_bytes(GIB, 10_000, 1000, 16) == 2 * GIB + 180_000_000
+    assert default_limit_bytes(GIB, 10_000, 1000, 16, lambda: math.inf) == 2 * GIB + 180_000_000
+
+
+def test_default_limit_fits_in_the_cgroup(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("4:memory:/a/b\n0::/system.slice/stream.service\n")
+
+    def limit() -> int:
+        return default_limit_bytes(GIB, 0, 0, 16, lambda: cgroup_limit_bytes(tmp_path, own))
+
+    assert limit() == 2 * GIB
+    (tmp_path / "memory.max").write_text("max\n")
+    assert limit() == 2 * GIB
+    (tmp_path / "memory.max").write_text("2000000000\n")
+    assert limit() == 1_800_000_000
+    service = tmp_path / "system.slice" / "stream.service"
+    service.mkdir(parents=True)
+    (service / "memory.max").write_text("1000000000\n")
+    assert limit() == 900_000_000
+    own.unlink()
+    assert limit() == 1_800_000_000
 
 
 @pytest.mark.parametrize("text", ["", "0", "4GB", "-1GiB", "GiB", "1 GiB", "nan", "1e9"])

@@ -84,3 +84,14 @@ def test_sums_given_are_not_changed() -> None:
 def test_scale_below_two_is_refused() -> None:
     with pytest.raises(ParameterError, match=r"two or more windows each; got \(10, 1\)"):
         NestedWindows([10, 1])
+
+
+@pytest.mark.parametrize("length_s", [4, 8])
+def test_clock_that_is_set_back_begins_anew(length_s: int) -> None:
+    """Windows follow each other each 4 s, overlapping or not; the clock goes an hour back."""
+    starts = [*range(7200, 7260, 4), *range(3600, 3660, 4)]
+    windows = [window(index, start, length_s) for index, start in enumerate(starts)]
+    nested = NestedWindows([2], n_panes=length_s // 4, by_time=True)
+    after = [m.t_start_ns for m in feed(nested, windows) if m.t_end_ns < 7000 * S]
+    assert after
+    assert after[0] == 3600 * S

@@ -80,6 +80,30 @@ def test_what_is_refused_is_counted_and_logged_without_the_secret(
     assert "abc" not in lines[0]
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_an_alarm_goes_to_no_other_place(
+    receiver: Receiver, alarm: WindowResult, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiving() as other:
+        receiver.answers, receiver.location = [status], other.url
+        assert outcomes_of(receiver.url, alarm) == {"failed": 1}
+        assert len(receiver.bodies) == 1
+        assert other.bodies == []
+    assert f"it answered {status}" in caplog.text
+
+
+@pytest.mark.parametrize("answers", [[], [500, 503]])
+def test_an_answer_without_end_is_not_read(
+    receiver: Receiver, alarm: WindowResult, answers: list[int]
+) -> None:
+    n_attempts = len(answers) + 1
+    receiver.answers, receiver.endless = answers, True
+    started = time.monotonic()
+    assert outcomes_of(receiver.url, alarm) == {"delivered": 1}
+    assert time.monotonic() - started < 4
+    assert len(receiver.bodies) == n_attempts
+
+
 def test_nobody_there_is_counted(alarm: WindowResult) -> None:
     assert outcomes_of("http://127.0.0.1:9/", alarm) == {"failed": 1}
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import http.client
 import json
+import logging
 import re
 import socket
 import struct
@@ -12,9 +13,12 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from engines.errors import EndpointError, ParameterError
 from stream.page import Page, parse_address
+from stream.security.http_access import Password
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +37,12 @@ def server(page: Page) -> Iterator[ThreadingHTTPServer]:
 
 
 def get(
-    server: ThreadingHTTPServer, path: str, method: str = "GET"
+    server: ThreadingHTTPServer, path: str, method: str = "GET", host: str = ""
 ) -> tuple[int, http.client.HTTPMessage, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    address = str(server.server_address[0])
+    connection = http.client.HTTPConnection(address, server.server_port, timeout=20)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers={"Host": host} if host else {})
         response = connection.getresponse()
         return response.status, response.headers, response.read().decode()
     finally:
@@ -164,6 +169,104 @@ def test_snapshot_is_taken_once_for_many_viewers() -> None:
     assert [page.data() for _ in range(9)] == [{"events": 1}] * 9
     now_s[0] = 0.5
     assert page.data() == {"events": 2}
+
+
+def test_metrics_are_written_seldom_for_however_many_ask() -> None:
+    now_s, n_collected = [0.0], [0]
+
+    class Counting(Collector):
+        def collect(self) -> list[Metric]:
+            n_collected[0] += 1
+            return [CounterMetricFamily("scrapes", "Scrapes", n_collected[0])]
+
+    registry = CollectorRegistry(auto_describe=False)
+    page = Page(registry, clock=lambda: now_s[0])
+    registry.register(Counting())
+    n_collected[0] = 0
+    assert {page.metrics("")[0] for _ in range(9)} == {page.metrics("")[0]}
+    assert n_collected == [1]
+    now_s[0] = 0.1
+    assert b"scrapes_total 2.0" in page.metrics("")[0]
+    kinds = [f"application/openmetrics-text; version=1.0.{k}" for k in range(50)]
+    assert "openmetrics" in page.metrics(kinds[0])[1]
+    assert "openmetrics" not in [page.metrics(kind) for kind in kinds][-1][1]
+    assert n_collected[0] < 10
+
+
+def test_results_are_written_seldom_for_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, asked = [0.0], list[str]()
+
+    def written(data: dict[str, object], query: str) -> dict[str, object]:
+        asked.append(query)
+        return data
+
+    monkeypatch.setattr("stream.page.unseen", written)
+    page = Page(CollectorRegistry(), clock=lambda: now_s[0])
+    assert page.results("") is None
+    page.snapshot = lambda: {"events": 3}
+    answers = {page.results(f"after=a:{k % 50}") for k in range(200)}
+    assert answers == {b'{"events": 3}'}
+    # The others were told everything, which is right for whoever has not been seen.
+    assert asked == [*(f"after=a:{k}" for k in range(4)), ""]
+    now_s[0] = 0.5
+    page.results("after=a:7")
+    assert asked[-1] == "after=a:7"
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [("localhost:9108", 200), ("LOCALHOST", 200), ("127.0.0.1:1", 200), ("127.1.2.3", 200),
+     ("[::1]:80", 200), ("evil.example", 403), ("127.0.0.1.evil.example:9108", 403),
+     ("localhost.evil.example", 403), ("10.0.0.1:9108", 403), ("127.evil.example", 403),
+     ("localhost:9108 evil", 403)],
+)  # fmt: skip
+def test_page_of_another_site_cannot_read_what_is_this_machines(
+    server: ThreadingHTTPServer, host: str, code: int
+) -> None:
+    for path in ("/", "/metrics", "/nothing"):
+        status, _, said = get(server, path, host=host)
+        assert status == (404 if code == 200 and path == "/nothing" else code)
+        assert ("pages of other sites" in said) == (code == 403)
+    assert get(server, "/healthz", host=host)[0] == 200
+
+
+def test_port_open_to_others_or_with_a_password_goes_by_any_name(page: Page) -> None:
+    for address, password in (("0.0.0.0", None), ("127.0.0.1", Password("prom", "right"))):  # noqa: S104
+        made = page.serve(address, 0, password=password)
+        try:
+            wanted = 200 if password is None else 401
+            assert get(made, "/metrics", host="consumer.example")[0] == wanted
+        finally:
+            made.shutdown()
+            made.server_close()
+
+
+def test_request_without_a_host_comes_from_no_browser(server: ThreadingHTTPServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as client:
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert client.recv(65536).split()[1] == b"200"
+
+
+def test_ipv6_is_served(page: Page) -> None:
+    made = page.serve(*parse_address("[::1]:0"))
+    try:
+        assert get(made, "/metrics", host=f"[::1]:{made.server_port}")[0] == 200
+        assert get(made, "/metrics", host="evil.example")[0] == 403
+    finally:
+        made.shutdown()
+        made.server_close()
+
+
+def test_request_moves_no_cursor_of_who_reads_the_log(
+    server: ThreadingHTTPServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="stream.page")
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as client:
+        client.sendall(b"GET /\x1b[2J\xe2\x80\xae HTTP/1.0\r\n\r\n")
+        assert client.recv(65536)
+    (said,) = [one.getMessage() for one in caplog.records if "[2J" in one.getMessage()]
+    assert said.isprintable()
+    assert said.isascii()
 
 
 def test_page_is_told_only_what_it_has_not_seen(

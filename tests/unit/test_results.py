@@ -87,7 +87,7 @@ def test_table_says_what_is_wrong_with_a_window(result: WindowResult) -> None:
     _, wanting, below, cut = stream.getvalue().splitlines()
     assert wanting.endswith("  3 messages missing, not converged")
     assert below.endswith("  ALARM: t below null")
-    assert cut.endswith("  cut by a clock set back, does not count")
+    assert cut.endswith("  cut by a clock set back or far too many events, does not count")
 
 
 def test_table_keeps_its_columns(result: WindowResult) -> None:

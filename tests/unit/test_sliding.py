@@ -141,3 +141,18 @@ def test_every_window_over_a_clock_set_back_is_cut() -> None:
     assert [(w.t_start_ns // S, w.cut) for w in closed] == [
         (1000, False), (1010, True), (100, True), (110, False), (120, False), (130, False)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("n_panes", [1, 2])
+def test_time_window_holds_ten_times_what_it_expects(n_panes: int) -> None:
+    windows = open_windows(WindowSpec("time", 60.0, 2.0), n_panes)
+    flood = [block("a", seq, S // 2, np.arange(20)) for seq in range(70)]
+    times = [k * S + S // 2 for k in range(2, 12)]
+    calm = [block("b", seq, t_ns, np.arange(9)) for seq, t_ns in enumerate(times)]
+    closed = [window for one in (*flood, *calm) for window in windows.add(one)]
+    first_whole = next(place for place, window in enumerate(closed) if not window.cut)
+    assert all(window.cut for window in closed[:first_whole])
+    assert not any(window.cut for window in closed[first_whole:])
+    assert max(map(len, closed)) == 600
+    if n_panes == 1:
+        assert [len(window) for window in closed[:first_whole]] == [600, 600, 200]

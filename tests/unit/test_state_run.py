@@ -294,7 +294,7 @@ def test_state_of_a_clock_that_was_ahead_is_said_once(
     ahead_s: float,
     told: str,
 ) -> None:
-    options = Namespace(state=tmp_path, reliable=False)
+    options = Namespace(role="all", state=tmp_path, reliable=False)
     rules = Rules(FalseAlarmRate.parse("1/hour"))
 
     def begin() -> None:

@@ -106,6 +106,28 @@ def test_slow_disk_holds_the_stream_back(disk: Disk, writer: StateWriter, tmp_pa
     assert numbers(tmp_path) == list(range(100))
 
 
+def test_guard_looks_while_the_stream_waits_for_the_disk(disk: Disk, writer: StateWriter) -> None:
+    """On the stream's thread alone, and others may come in meanwhile."""
+    looked: list[int] = []
+
+    def look() -> None:
+        looked.append(threading.get_ident())
+        other = threading.Thread(target=writer.note, args=({"x": 1},))
+        other.start()
+        other.join(10.0)
+        assert not other.is_alive()
+
+    writer.on_wait = look
+    disk.takes_s = 0.5
+    tester = threading.Thread(target=writer.settle, args=({"y": 1}, 0))
+    tester.start()
+    for seq in range(20):
+        put(writer, seq)
+    tester.join()
+    assert len(looked) >= 3
+    assert set(looked) == {threading.get_ident()}
+
+
 def test_messages_without_events_are_not_for_nothing(disk: Disk, writer: StateWriter) -> None:
     """A source may send end upon end: they take memory too."""
     disk.takes_s = 0.5
@@ -150,6 +172,27 @@ def test_stop_while_the_disk_fails_ends_soon(
         with pytest.raises(ArtifactError):
             writer.settle({"x": 2}, 0)
     assert not writer.close()
+
+
+def test_disk_that_hangs_is_told_and_left_at_a_stop(
+    disk: Disk,
+    writer: StateWriter,
+    stopped: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One of a network that is gone neither takes data nor fails."""
+    monkeypatch.setattr("stream.state.writer._HANGS_S", 0.3)
+    monkeypatch.setattr("stream.state.writer._LAST_TRIES_S", 0.3)
+    comes_back = threading.Event()
+    monkeypatch.setattr(disk, "write", lambda *_: comes_back.wait())
+    threading.Timer(1.0, stopped.set).start()
+    with pytest.raises(ArtifactError, match=r"could not be written .* start again"):
+        writer.settle({"x": 1}, 0)
+    assert caplog.text.count("its disk hangs") == 1
+    assert not writer.close()
+    assert "gave up writing" in caplog.text
+    comes_back.set()
 
 
 def test_without_a_stop_the_disk_is_waited_for(disk: Disk, writer: StateWriter) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from stream.block import Span
 from stream.tumbling import CountWindows, TimeWindows
@@ -136,3 +137,49 @@ def test_window_that_a_small_step_back_fills_up_is_cut() -> None:
     assert closed[0] == (1000, 10, False)
     assert closed[1][2]
     assert closed[2] == (1020, 10, False)
+
+
+def fill(windows: TimeWindows, n: int, t_s: float) -> list[ClosedWindow]:
+    return list(windows.add(block("a", 0, int(t_s * S), np.arange(n))))
+
+
+def test_full_window_is_cut_and_so_is_the_rest_of_its_span() -> None:
+    windows = TimeWindows(10 * S, full=5)
+    assert fill(windows, 4, 1000) == []
+    assert fill(windows, 3, 1001) == []  # a message is placed whole
+    (full,) = fill(windows, 2, 1002)
+    (rest,) = fill(windows, 1, 1010)
+    (whole,) = fill(windows, 1, 1020)
+    found = [(w.index, len(w), w.cut, w.t_start_ns // S) for w in (full, rest, whole)]
+    assert found == [(0, 7, True, 1000), (1, 2, True, 1000), (2, 1, False, 1010)]
+    assert windows.n_empty == 0
+
+
+def test_window_that_is_full_when_its_span_ends_is_cut_once() -> None:
+    windows = TimeWindows(10 * S, full=5)
+    fill(windows, 6, 0)
+    (full,) = fill(windows, 1, 30)
+    assert (len(full), full.cut, windows.n_empty) == (6, True, 2)
+    (last,) = fill(windows, 1, 40)
+    assert not last.cut
+
+
+def test_flood_of_a_clock_set_back_is_cut_again_and_again() -> None:
+    windows = TimeWindows(10 * S, full=5)
+    fill(windows, 5, 1000)
+    sizes = [len(w) for t_s in (100, 105, 110, 111) for w in fill(windows, 5, t_s)]
+    assert sizes == [5, 5, 5, 5]
+    assert windows.n_open == 5
+    (last,) = fill(windows, 1, 120)
+    assert last.t_start_ns == 110 * S
+
+
+@pytest.mark.parametrize("n_before", range(8))
+def test_full_windows_are_the_same_after_a_restart(n_before: int) -> None:
+    blocks = [block("a", seq, 3 * seq * S, np.arange(2)) for seq in range(8)]
+    through, before, after = (TimeWindows(10 * S, full=3) for _ in range(3))
+    wanted = [(w.index, len(w), w.cut) for one in blocks for w in through.add(one)]
+    found = [(w.index, len(w), w.cut) for one in blocks[:n_before] for w in before.add(one)]
+    after.restore(before.state(), lambda part: blocks[part[0]])
+    found += [(w.index, len(w), w.cut) for one in blocks[n_before:] for w in after.add(one)]
+    assert found == wanted
