@@ -4,7 +4,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,7 @@ _BATCH = 256
 #: For everything to arrive: so long, and as long as a slow machine takes for the events.
 _END_S, _SLOW_HZ = 120.0, 10_000.0
 #: The undisturbed stream, and the rest after the last kill: what tests keep up with.
-_CALM_HZ = 50_000.0
+_CALM_HZ = 30_000.0
 #: A process is at work again when the state was written so often.
 _N_WRITES, _START_S = 10, 60.0
 #: Starts take longer while others are being killed.
@@ -60,7 +60,7 @@ class _Stream:
         return start(
             *("stream.consumer", *words, "--reference", self.options.engine.with_suffix(".ref")),
             *("--reliable", "--state", self.folder / "state", "--http", "off", "--exit-on-end"),
-            *("--results", self.folder / "results.jsonl", "--max-waiting", 1000),
+            *("--results", self.folder / "results.jsonl", "--max-waiting", 100_000),
             *("--endpoint", endpoint),
         )
 
@@ -78,15 +78,17 @@ class _Stream:
             *("--endpoint", self.endpoint),
         )
 
-    def await_work(self) -> float:
+    def await_work(self, processes: Iterable[Process]) -> float:
         """Wait until messages are kept, again; return the seconds that it took.
 
         Raises:
-            WorkerError: if that takes too long.
+            WorkerError: if that takes too long, or one of the processes has failed.
         """
         log, started = self.folder / "state" / "run.sqlite-wal", time.monotonic()
         times: set[int] = set()
         while len(times) < _N_WRITES:
+            for process in processes:
+                process.check()
             if time.monotonic() - started > _START_S:
                 msg = f"messages must be kept within {_START_S:g} s of a start; none are"
                 raise WorkerError(msg)
@@ -139,9 +141,8 @@ def measure(options: argparse.Namespace, victims: Sequence[str]) -> tuple[dict[s
 def _try_out(stream: _Stream, *, roles: bool) -> float:
     """Return how long a start takes."""
     with ExitStack() as stack:
-        for make in stream.makers(stream.options.rate, roles=roles).values():
-            stack.enter_context(make())
-        return stream.await_work()
+        makers = stream.makers(stream.options.rate, roles=roles).values()
+        return stream.await_work([stack.enter_context(make()) for make in makers])
 
 
 def _disturb(
@@ -175,7 +176,7 @@ def _disturb(
 
         for place, (life_s, at_work) in enumerate(lives):
             if at_work:
-                stream.await_work()
+                stream.await_work(processes.values())
             time.sleep(life_s)
             name = victims[place % len(victims)]
             kill(name, makers[name])

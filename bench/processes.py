@@ -1,5 +1,7 @@
 """Modules of ours as processes beside this one."""
 
+import contextlib
+import secrets
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from engines.errors import WorkerError
 __all__ = ["Process", "free_endpoint", "start"]
 
 _POLL_S = 0.05
+_PORTS = range(10_000, 32_000)
 
 
 @contextmanager
@@ -87,7 +90,13 @@ class Process:
 
 
 def free_endpoint() -> str:
-    """Return a TCP endpoint of this machine at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    """Return a TCP endpoint of this machine at which nobody listens.
+
+    Below the ports that the kernel gives to those who connect: one of those who wait for a listener
+    that was killed could be given the listener's own port, and would keep it.
+    """
+    while True:
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return f"tcp://127.0.0.1:{port}"

@@ -203,18 +203,19 @@ def check_particles(particles: AnyArray) -> None:
         raise EngineError(msg)
 
 
-def check_works(engine: Engine, exc: EngineError) -> None:
-    """Tell events that cannot be embedded from an engine that has failed: embed an ordinary one.
+def check_works(engine: Engine, n_events: int, exc: EngineError) -> None:
+    """Tell events that cannot be embedded from an engine that has failed: embed ordinary ones.
 
     Args:
         engine: which refused some events.
+        n_events: how many, as memory may be short for many alone.
         exc: what it said.
 
     Raises:
-        EngineFailedError: if it refuses an event of nothing but 50 GeV of missing energy too.
+        EngineFailedError: if it refuses so many of nothing but 50 GeV of missing energy too.
     """
-    ordinary = np.zeros((1, N_OBJECTS, N_FEATURES), dtype=np.float32)
-    ordinary[0, 0, 0] = 50.0
+    ordinary = np.zeros((n_events, N_OBJECTS, N_FEATURES), dtype=np.float32)
+    ordinary[:, 0, 0] = 50.0
     try:
         engine.embed(ordinary)
     except EngineError:

@@ -104,12 +104,21 @@ def decode_message(frames: Sequence[Frame]) -> Message:
 
 
 def too_large(seq: int, frames: Sequence[Frame], max_bytes: int) -> str:
-    """Return what to say of a message whose payload is larger than its consumer takes."""
-    n, n_bytes = decode_header(frames).n, memoryview(frames[1]).nbytes
+    """Return what to say of a message that its consumer would not take; empty if it would.
+
+    Args:
+        seq: its number.
+        frames: header and payload.
+        max_bytes: that its events may have as float32, also where they are float16; 0 for any.
+    """
+    if 2 * memoryview(frames[1]).nbytes <= max_bytes or not max_bytes:
+        return ""
+    n, most = decode_header(frames).n, max_bytes // (4 * N_OBJECTS * N_FEATURES)
+    if n <= most:
+        return ""
     return (
-        f"message {seq} has {n} events, {n_bytes} bytes; the consumer takes {max_bytes} bytes, "
-        f"{n * max_bytes // n_bytes} such events; send smaller messages (stream-producer --batch), "
-        "or start the consumer with a larger --max-message-events"
+        f"message {seq} has {n} events; the consumer takes {most}; send smaller messages "
+        "(stream-producer --batch), or start the consumer with a larger --max-message-events"
     )
 
 

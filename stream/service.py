@@ -268,7 +268,7 @@ class Consumer:
             EngineFailedError: if it is not the messages; what was accepted is kept for a restart.
         """
         if len(messages) == 1:
-            check_works(self._engine, exc)
+            check_works(self._engine, len(particles), exc)
             self.intake.reject(MessageError(Reason.EMBEDDING, str(exc)))
             self._feed.n_lost += messages[0].n_missing + 1
             return

@@ -196,5 +196,6 @@ def open_windows(window: WindowSpec, n_panes: int = 1) -> Windows:
         panes: Windows = CountWindows(round(window.n_expected) // n_panes)
         return panes if n_panes == 1 else SlidingWindows(panes, n_panes)
     step_ns = round(window.span_s * _NS) // n_panes
-    panes = TimeWindows(step_ns, _FULL * window.n_expected / n_panes)
+    # Messages are placed whole, so a short step may well hold ten times what it expects.
+    panes = TimeWindows(step_ns, max(_FULL / n_panes, 1.0) * window.n_expected)
     return panes if n_panes == 1 else SlidingWindows(panes, n_panes, step_ns)

@@ -140,6 +140,7 @@ class ReliableDelivery:
         Those who have asked meanwhile, on a new connection after a long silence, are answered too.
         """
         until = self._clock() + _LAST_WORDS_MS / 1e3
+        self._answers.n_undelivered = 0
         self._acknowledge()
         if self.socket is not None and self.socket.closed:
             self.socket = None

@@ -173,10 +173,10 @@ class Link:
         """Send what the credit allows; return False where the socket takes no more for now."""
         while self._greeted and (frames := self._pending.get(self._cursor)) is not None:
             size = len(frames[1])
-            if 0 < self.max_bytes < size:
+            if reason := too_large(self._cursor, frames, self.max_bytes):
                 if self._flying_bytes:
                     break  # those before it arrive first
-                raise EndpointError(too_large(self._cursor, frames, self.max_bytes))
+                raise EndpointError(reason)
             if self._flying_bytes and self._flying_bytes + size > self._credit:
                 break
             try:

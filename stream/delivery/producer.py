@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import platform
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
@@ -36,6 +37,8 @@ __all__ = ["ReliableProducer", "unique_name"]
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.1
+#: What a disk may say that has room or works again later.
+_PASSING = (sqlite3.OperationalError, OSError)
 _LOG_EVERY_S = 10.0
 #: A spool that fails is tried again so much later.
 _RETRY_S = 0.25
@@ -190,8 +193,7 @@ class ReliableProducer:
             return None
         with self._changed:
             self._link.check()
-            if 0 < self._link.max_bytes < len(frames[1]):
-                msg = too_large(seq, frames, self._link.max_bytes)
+            if msg := too_large(seq, frames, self._link.max_bytes):
                 raise MessageError(Reason.TOO_MANY_EVENTS, msg)
             if not self._keep(seq, frames, until_s):
                 return None
@@ -235,13 +237,13 @@ class ReliableProducer:
         """Write to the spool, if there is one; return False if asked to stop before it could be.
 
         Raises:
-            ArtifactError: if it cannot be until `until_s`, by the monotonic clock.
+            ArtifactError: if it cannot be until `until_s`, by the monotonic clock, or ever.
         """
         while self._spool is not None:
             try:
                 self._spool.add(seq, frames)
             except ArtifactError as exc:
-                if time.monotonic() > until_s:
+                if time.monotonic() > until_s or not isinstance(exc.__cause__, _PASSING):
                     raise
                 self._sparse_log.log("message not kept", f"{exc}; trying again, sending waits")
             else:

@@ -129,7 +129,7 @@ class Embedder:
             EngineFailedError: if it is not the messages; their producers send them again.
         """
         if len(messages) == 1:
-            check_works(self._engine, exc)
+            check_works(self._engine, len(particles), exc)
             refusal = MessageError(Reason.EMBEDDING, str(exc))
             self.intake.reject(refusal)
             self._admission.refuse(messages[0].header, refusal)

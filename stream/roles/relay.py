@@ -206,11 +206,12 @@ class Relay:
                 del self._ends[control.source]
 
     def _limited(self, control: Control, frame: bytes) -> bytes:
-        """Return what to pass back: how large a message may be is said of the way to here."""
+        """Return what to pass back: no message may be larger than both here and there."""
         if control.op != "welcome":
             return frame
+        limits = [limit for limit in (control.max_bytes, self._answers.max_bytes) if limit]
         numbers = control.next, control.expected, control.credit
-        return protocol.welcome(control.source, *numbers, self._answers.max_bytes)
+        return protocol.welcome(control.source, *numbers, min(limits, default=0))
 
     def _is_mine(self, source: str) -> bool:
         """Return whether the peer that speaks was the last to speak for a source."""

@@ -107,7 +107,7 @@ def _embedded(
         embeddings = engine.embed(events) if len(events) else events
     except EngineError as exc:
         if len(batch) == 1:
-            check_works(engine, exc)
+            check_works(engine, len(events), exc)
         for message in batch:
             if len(batch) == 1:
                 yield message, None

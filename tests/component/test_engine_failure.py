@@ -60,10 +60,10 @@ def consumer_of(engine: LinearEngine, folder: Path) -> tuple[Consumer, RunState]
 def test_one_bad_event_is_told_from_an_engine_that_fails() -> None:
     engine = Moody()
     error = EngineError("it cannot")
-    check_works(engine, error)
+    check_works(engine, 3, error)
     engine.broken = True
     with pytest.raises(EngineFailedError, match="embeds nothing any more: it cannot"):
-        check_works(engine, error)
+        check_works(engine, 3, error)
 
 
 def test_messages_that_a_failed_engine_took_are_embedded_after_the_restart(tmp_path: Path) -> None:
