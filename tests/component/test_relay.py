@@ -88,19 +88,20 @@ def good(seq: int, source: str = "daq") -> list[bytes]:
     return encode_message(source, seq, time.time_ns(), marked(seq))
 
 
-def welcomed(line: Line, source: str = "daq") -> tuple[Socket, Control]:
+def welcomed(line: Line, source: str = "daq", max_bytes: int = 10**6) -> tuple[Socket, Control]:
     """Return a producer's socket, and the welcome that reached it."""
     peer = line.connect()
     peer.send(protocol.hello(source, 0))
     name, frame = line.tester.recv_multipart()
     assert decode_control(frame).source == source
-    line.tester.send_multipart([name, protocol.welcome(source, 0, 0, 10**6, 10**6)])
+    line.tester.send_multipart([name, protocol.welcome(source, 0, 0, 10**6, max_bytes)])
     return peer, hear(peer, "welcome")
 
 
-def test_welcome_says_what_the_embedder_itself_takes(line: Line) -> None:
-    _, welcome = welcomed(line)
-    assert (welcome.credit, welcome.max_bytes) == (10**6, 20 * 228)
+@pytest.mark.parametrize(("there", "said"), [(10**6, 20 * 228), (0, 20 * 228), (1000, 1000)])
+def test_welcome_says_what_both_embedder_and_tester_take(line: Line, there: int, said: int) -> None:
+    _, welcome = welcomed(line, max_bytes=there)
+    assert (welcome.credit, welcome.max_bytes) == (10**6, said)
 
 
 def test_message_with_a_broken_header_is_told_to_the_tester(line: Line) -> None:
