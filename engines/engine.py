@@ -17,7 +17,7 @@ __all__ = [
     "EngineBase",
     "check_embeddings",
     "check_particles",
-    "check_works",
+    "embed_surely",
     "open_engine",
 ]
 
@@ -203,24 +203,32 @@ def check_particles(particles: AnyArray) -> None:
         raise EngineError(msg)
 
 
-def check_works(engine: Engine, n_events: int, exc: EngineError) -> None:
-    """Tell events that cannot be embedded from an engine that has failed: embed ordinary ones.
+def embed_surely(engine: Engine, particles: FloatArray, out: FloatArray) -> None:
+    """Embed events, or tell those that cannot be embedded from an engine that fails.
+
+    Where it refuses them it is to embed ordinary events, as many, since memory may be short for
+    many alone; then, as what was short may be there again, these once more.
 
     Args:
-        engine: which refused some events.
-        n_events: how many, as memory may be short for many alone.
-        exc: what it said.
+        engine: the encoder.
+        particles: (n, 19, 3).
+        out: (n, d), filled.
 
     Raises:
         EngineFailedError: if it refuses so many of nothing but 50 GeV of missing energy too.
+        EngineError: if it refuses these alone.
     """
-    ordinary = np.zeros((n_events, N_OBJECTS, N_FEATURES), dtype=np.float32)
-    ordinary[:, 0, 0] = 50.0
     try:
-        engine.embed(ordinary)
-    except EngineError:
-        msg = f"the encoder embeds nothing any more: {exc}"
-        raise EngineFailedError(msg) from exc
+        engine.embed_into(particles, out)
+    except EngineError as exc:
+        ordinary = np.zeros((len(particles), N_OBJECTS, N_FEATURES), dtype=np.float32)
+        ordinary[:, 0, 0] = 50.0
+        try:
+            engine.embed(ordinary)
+        except EngineError:
+            msg = f"the encoder embeds nothing any more: {exc}"
+            raise EngineFailedError(msg) from exc
+        engine.embed_into(particles, out)
 
 
 def check_embeddings(embeddings: FloatArray) -> None:

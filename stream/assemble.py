@@ -37,7 +37,7 @@ from stream.priority import let_stream_pass
 from stream.security.consumer import ConsumerSecurity
 from stream.sequence import SequenceTracker
 from stream.service import Consumer, Keeping, Limits
-from stream.sliding import open_windows, panes_per_window
+from stream.sliding import held_bytes, open_windows, panes_per_window
 from stream.sparse_log import SparseLog
 from stream.stages import DURATIONS, Stages
 from stream.state.begin import begin_state, new_name
@@ -90,8 +90,6 @@ def run_consumer(options: argparse.Namespace) -> None:
             metrics.gpu_memory = memory_reader(options.device)
         n_panes = _n_panes(options, artifact)
         limit_bytes = _memory_limit(options, artifact)
-        guard = security.open_receiver(options.endpoint, _pattern(options), limit_bytes)
-        stack.callback(guard.close)
         state = begin_state(options, artifact, rules, n_panes, metrics, stopped.is_set)
         line = _line(options, state, metrics)
         outputs = Outputs(
@@ -118,11 +116,14 @@ def run_consumer(options: argparse.Namespace) -> None:
             ),
             keeping=Keeping(state, line.admission, wire_of(engine, options.max_message_events)),
         )
-        announce(options, engine, artifact, rules.far, state)
-        ended = False
+        ended, receiver = False, None
         try:
             consumer.recover()
+            # Not before: nobody would look after what peers fill it with.
+            guard = security.open_receiver(options.endpoint, _pattern(options), limit_bytes)
+            stack.callback(guard.close)
             receiver = _guarded(line, guard, state)
+            announce(options, engine, artifact, rules.far, state)
             _spare_collector()
             page.show(partial(consumer.snapshot, artifact.facts, rules.far.text), consumer.faults)
             consumer.run(receiver, stopped.is_set, exit_on_end=options.exit_on_end)
@@ -130,7 +131,7 @@ def run_consumer(options: argparse.Namespace) -> None:
             if timings is not None:
                 timings.stop()
         finally:
-            consumer.close(clean=ended)
+            consumer.close(clean=ended, look=None if receiver is None else receiver.look)
             line.finish()
         summarise(metrics, consumer)
         if timings is not None:
@@ -202,8 +203,8 @@ def _memory_limit(options: argparse.Namespace, artifact: ReferenceArtifact) -> i
     """Return the resident memory that this consumer may rightly need, and some more."""
     basis = artifact.reference.basis
     event_bytes = 4 * N_OBJECTS * N_FEATURES + 4 * basis.dim + 8 * basis.rank
-    n_expected = artifact.facts.window.n_expected
-    return default_limit_bytes(read_rss_bytes(), n_expected, event_bytes, options.max_waiting)
+    held = held_bytes(artifact.facts.window, options.max_waiting, event_bytes)
+    return default_limit_bytes(read_rss_bytes(), held)
 
 
 def _n_panes(options: argparse.Namespace, artifact: ReferenceArtifact) -> int:

@@ -16,6 +16,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Protocol
 
@@ -41,7 +42,7 @@ _FREED_WITHIN_S = 1.0
 _OPEN_WITHIN_S = 5.0
 #: Memory that a reset does not free is the consumer's own: the next reset comes so much later.
 _STEP_BYTES = 256 * _MIB
-#: Of what the cgroup may have: beyond that the kernel would end the process.
+#: Of what the cgroup may have: beyond that the kernel would slow or end the process.
 _CGROUP_SHARE = 0.9
 _PAGE_BYTES = resource.getpagesize()
 
@@ -56,34 +57,33 @@ def read_rss_bytes() -> int:
 def cgroup_limit_bytes(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> float:
-    """Return what the cgroup (v2) of this process may have; infinity where it has no limit."""
+    """Return what the cgroup (v2) of this process may have; infinity where it has no limit.
+
+    Above `memory.high` the kernel slows the process down, above `memory.max` it ends it.
+    """
     limits, name = [math.inf], ""
     with contextlib.suppress(OSError):
         name = own.read_text().rpartition("0::/")[2].strip()
-    for folder in (root, root / name):  # a container may see its own as the root
+    # A container may see its own as the root.
+    for folder, file in product((root, root / name), ("memory.max", "memory.high")):
         with contextlib.suppress(OSError, ValueError):  # "max" is no limit
-            limits.append(int((folder / "memory.max").read_text()))
+            limits.append(int((folder / file).read_text()))
     return min(limits)
 
 
 def default_limit_bytes(
     rss_bytes: int,
-    n_expected: float,
-    event_bytes: int,
-    waiting: int,
+    held_bytes: float,
     cgroup_bytes: Callable[[], float] = cgroup_limit_bytes,
 ) -> int:
     """Return the limit where the operator gives none: what may rightly be held, and 1 GiB.
 
     Args:
         rss_bytes: resident memory with engine and reference loaded.
-        n_expected: events of a window.
-        event_bytes: of an event in an open or waiting window.
-        waiting: windows that may wait for their test.
+        held_bytes: what windows may hold: the open one, those that wait, the one that is tested.
         cgroup_bytes: says what the process may have; the limit is 90 % of that at most.
     """
-    rightly = rss_bytes + n_expected * event_bytes * (waiting + 2) + _GIB
-    return round(min(rightly, _CGROUP_SHARE * cgroup_bytes()))
+    return round(min(rss_bytes + held_bytes + _GIB, _CGROUP_SHARE * cgroup_bytes()))
 
 
 class MemoryGuard:
@@ -93,6 +93,7 @@ class MemoryGuard:
         open_socket: opens it at an endpoint.
         endpoint: where.
         limit_bytes: resident memory of the process at which its socket is reset.
+        look_too: called as often as the guard looks; may raise.
         read_rss: returns resident memory.
         count_descriptors: returns open file descriptors and how many may be.
         clock: seconds.
@@ -111,13 +112,14 @@ class MemoryGuard:
         endpoint: str,
         limit_bytes: int,
         *,
+        look_too: Callable[[], None] = lambda: None,
         read_rss: Callable[[], int] = read_rss_bytes,
         count_descriptors: Callable[[], tuple[int, int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the socket."""
         self._open_socket, self._endpoint, self.limit_bytes = open_socket, endpoint, limit_bytes
-        self._read_rss, self._clock = read_rss, clock
+        self._look_too, self._read_rss, self._clock = look_too, read_rss, clock
         self._count_descriptors = count_descriptors or _count_descriptors
         self._threshold = limit_bytes
         self._next_s = self._next_descriptors_s = clock()
@@ -138,6 +140,7 @@ class MemoryGuard:
         if now < self._next_s or socket is not self.socket:
             return self.socket
         self._next_s = now + _CHECK_EVERY_S
+        self._look_too()
         rss = self._read_rss()
         if rss > self._threshold:
             self._close(f"resident memory is {rss / _GIB:.2f} GiB, over its limit")

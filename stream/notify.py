@@ -64,6 +64,7 @@ class Webhook:
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         self._pool, self._retries = urllib3.PoolManager(timeout=_TIMEOUT), retries
         self._queue: Queue[WindowResult | None] = Queue(_CAPACITY)
+        self._n_left = 0
         self._thread = threading.Thread(target=self._work, name="notify", daemon=True)
         self._thread.start()
 
@@ -87,6 +88,11 @@ class Webhook:
             self._outcomes["dropped"] += 1
             self._sparse_log.log("notification dropped", f"{_CAPACITY} wait for {self._place}")
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it was closed with nothing left to tell."""
+        return not self._n_left and not self._thread.is_alive()
+
     def close(self) -> None:
         """Deliver what waits, for at most five seconds; the rest counts as failed."""
         try:
@@ -95,10 +101,10 @@ class Webhook:
             pass
         else:
             self._thread.join(_LAST_WAIT_S)
-        n_left = self._drain()
-        if n_left:
-            self._outcomes["failed"] += n_left
-            _LOG.warning("%d notifications were not delivered to %s", n_left, self._place)
+        self._n_left = self._drain()
+        if self._n_left:
+            self._outcomes["failed"] += self._n_left
+            _LOG.warning("%d notifications were not delivered to %s", self._n_left, self._place)
 
     def _drain(self) -> int:
         """Take out what waits; return how many alarms."""

@@ -1,6 +1,7 @@
 """A thread beside the stream, so that embedding never waits for a test."""
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -10,9 +11,13 @@ from engines.errors import ArtifactError
 from stream.priority import step_back
 from stream.window import ClosedWindow
 
-__all__ = ["GivenUp", "TestRunner"]
+__all__ = ["MOST_WAITING", "GivenUp", "TestRunner"]
 
 _LOG = logging.getLogger(__name__)
+
+#: Windows that wait may hold so many times the events expected in them: a flood fills time windows.
+MOST_WAITING = 2.0
+_LOOK_EVERY_S = 0.05
 
 
 class GivenUp(NamedTuple):
@@ -25,13 +30,14 @@ class GivenUp(NamedTuple):
 class TestRunner:
     """Runs a function on windows, on one thread, with a bounded queue.
 
-    When windows close faster than they can be tested, the oldest that still waits is given up for
-    the newest, and counted.
+    When windows close faster than they can be tested, or hold more events than may wait, the oldest
+    that still wait are given up for the newest, and counted.
 
     Args:
         examine: what to do with a window, told what was given up before it.
         skipped: called with each window that is given up.
         size: how many windows may wait.
+        max_events: how many events they may hold together; one window waits all the same.
     """
 
     __test__ = False
@@ -41,9 +47,11 @@ class TestRunner:
         examine: Callable[[ClosedWindow, GivenUp], None],
         skipped: Callable[[ClosedWindow], None],
         size: int = 4,
+        max_events: float = math.inf,
     ) -> None:
         """Start the thread."""
-        self._examine, self._skipped, self._size = examine, skipped, size
+        self._examine, self._skipped = examine, skipped
+        self._size, self._max_events = size, max_events
         self._waiting: deque[ClosedWindow] = deque()
         self._changed = threading.Condition()
         self._given_up = GivenUp()
@@ -64,7 +72,7 @@ class TestRunner:
     def submit(self, window: ClosedWindow) -> None:
         """Queue a window; never blocks."""
         with self._changed:
-            if len(self._waiting) >= self._size:
+            while not self._has_room(window):
                 oldest = self._waiting.popleft()
                 n_windows, n_events = self._given_up
                 self._given_up = GivenUp(n_windows + 1, n_events + len(oldest))
@@ -72,17 +80,26 @@ class TestRunner:
             self._waiting.append(window)
             self._changed.notify()
 
-    def wait_for_room(self) -> None:
+    def wait_for_room(self, window: ClosedWindow) -> None:
         """Wait until a window can be queued without giving up another."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < self._size)
+            self._changed.wait_for(lambda: self._has_room(window))
 
-    def close(self) -> None:
-        """Finish the windows that wait, then end the thread."""
+    def close(self, look: Callable[[], None] | None = None) -> None:
+        """Finish the windows that wait, then end the thread; `look` is called while they do."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        while self._thread.is_alive():
+            self._thread.join(_LOOK_EVERY_S)
+            if look is not None:
+                look()
+
+    def _has_room(self, window: ClosedWindow) -> bool:
+        if not self._waiting:
+            return True
+        n_events = sum(map(len, self._waiting)) + len(window)
+        return len(self._waiting) < self._size and n_events <= self._max_events
 
     def _work(self) -> None:
         step_back()

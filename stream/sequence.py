@@ -29,6 +29,9 @@ class SequenceTracker:
         max_sources: sources at work; a further one is refused until one makes room.
         clock: seconds.
 
+    Attributes:
+        on_forget: called with the name of a source that is remembered no more.
+
     >>> tracker = SequenceTracker()
     >>> [tracker.check("detector", seq) for seq in (5, 6, 9)]
     [0, 0, 2]
@@ -46,6 +49,7 @@ class SequenceTracker:
         self._heard_s: dict[str, float] = {}
         self._past: OrderedDict[str, int] = OrderedDict()
         self._leapt: dict[str, int] = {}
+        self.on_forget: Callable[[str], None] = lambda _: None
 
     def check(self, source: str, seq: int) -> int:
         """Return how many messages of the source went missing just before this one.
@@ -82,8 +86,7 @@ class SequenceTracker:
             del self._heard_s[source]
             self._past[source] = self._expected.pop(source)
             self._past.move_to_end(source)
-            if len(self._past) > _MAX_REMEMBERED:
-                self._past.popitem(last=False)
+            self._forget_oldest()
 
     def state(self) -> dict[str, int]:
         """Return the `seq` that each source is to send next, JSON-able; silent longest first."""
@@ -96,8 +99,11 @@ class SequenceTracker:
         """
         self._expected, self._heard_s, self._leapt = OrderedDict(), {}, {}
         self._past = OrderedDict(sources)
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
         while len(self._past) > _MAX_REMEMBERED:
-            self._past.popitem(last=False)
+            self.on_forget(self._past.popitem(last=False)[0])
 
     def _make_room(self, source: str, now: float) -> None:
         """Refuse a source beyond the limit, unless the one silent for longest has long been so."""

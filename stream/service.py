@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.engine import Engine, check_works
-from engines.errors import EngineError, MessageError
+from engines.engine import Engine, embed_surely
+from engines.errors import EngineError, EngineFailedError, MessageError
 from engines.reference_file import ReferenceFacts
 from engines.types import FloatArray
 from stream.batch import MicroBatch
@@ -22,7 +22,7 @@ from stream.intake import Intake
 from stream.memory import EventMemory
 from stream.metrics import Metrics, Queue
 from stream.monitor import Monitor
-from stream.runner import GivenUp, TestRunner
+from stream.runner import MOST_WAITING, GivenUp, TestRunner
 from stream.sequence import SequenceTracker
 from stream.snapshot import Recent
 from stream.sparse_log import SparseLog
@@ -132,7 +132,8 @@ class Consumer:
         self.tester = Tester(monitor, outputs, metrics, self._sparse_log, state)
         self._featuriser = Featuriser(monitor.features, lambda s: metrics.features.add([s]))
         self._featurise = self._featuriser.submit if limits.tests else PendingFeatures.of
-        self._runner = TestRunner(self._examine, self._skip, limits.max_waiting)
+        most = MOST_WAITING * limits.max_waiting * monitor.n_expected
+        self._runner = TestRunner(self._examine, self._skip, limits.max_waiting, most)
         largest = max(1.0, _LARGEST_MESSAGE * monitor.n_expected**0.5)
         self._feed = WindowFeed(
             windows if limits.tests else NoWindows(),
@@ -200,22 +201,23 @@ class Consumer:
             self.intake.take(frames)
         self.intake.close_batch()
 
-    def close(self, *, clean: bool = True) -> None:
-        """Test the windows that wait, close the state, then the outputs.
+    def close(self, *, clean: bool = True, look: Callable[[], None] | None = None) -> None:
+        """Test the windows that wait, close the outputs, then the state.
 
         Args:
             clean: whether the end is in order, and the state is to say so.
+            look: called twenty times a second while windows are tested.
 
         Raises:
             ArtifactError: if the state could not be written.
         """
-        self._runner.close()
-        self._featuriser.close()
         try:
-            if self._state is not None:
-                self._state.close(clean=clean)
+            self._runner.close(look)
+            self._featuriser.close()
         finally:
             self.tester.close()
+            if self._state is not None:
+                self._state.close(clean=clean, notified=self.tester.has_notified)
 
     def faults(self) -> list[str]:
         """Return what is not done any more, as its thread has ended; all is well if empty."""
@@ -237,14 +239,24 @@ class Consumer:
         return self._feed.n_unclosed
 
     def _process(self, particles: FloatArray, messages: Sequence[Arrival], closed_s: float) -> None:
-        """Embed a micro-batch, (n, *row), and place its events in windows."""
-        messages = [message for message in messages if message.header.n]
-        if not messages:
+        """Embed a micro-batch, (n, *row), and place its events in windows.
+
+        Raises:
+            EngineFailedError: if it is not the messages; what was accepted is kept for a restart.
+        """
+        held = [message for message in messages if message.header.n]
+        if not held:
+            self._feed.n_lost += sum(message.n_missing for message in messages)
             return
         embeddings = np.empty((len(particles), self._engine.dim), dtype=np.float32)
         try:
             with self._metrics.stages.engine_cpu():
-                self._engine.embed_into(particles, embeddings)
+                if len(messages) == 1:
+                    embed_surely(self._engine, particles, embeddings)
+                else:
+                    self._engine.embed_into(particles, embeddings)
+        except EngineFailedError:
+            raise
         except EngineError as exc:
             self._process_alone(particles, messages, exc)
             return
@@ -255,20 +267,15 @@ class Consumer:
         for message in messages:
             start, stop = stop, stop + message.header.n
             self._add(message, particles[start:stop], embeddings[start:stop], features[start:stop])
-        self._metrics.stages.observe(messages, closed_s, embedded_s, time.perf_counter())
+        self._metrics.stages.observe(held, closed_s, embedded_s, time.perf_counter())
         self._metrics.n_events += len(particles)
         self._feed.count_empty()
 
     def _process_alone(
         self, particles: FloatArray, messages: Sequence[Arrival], exc: EngineError
     ) -> None:
-        """The encoder refused a micro-batch: refuse only the messages that it cannot embed.
-
-        Raises:
-            EngineFailedError: if it is not the messages; what was accepted is kept for a restart.
-        """
+        """The encoder refused a micro-batch: refuse only the messages that it cannot embed."""
         if len(messages) == 1:
-            check_works(self._engine, len(particles), exc)
             self.intake.reject(MessageError(Reason.EMBEDDING, str(exc)))
             self._feed.n_lost += messages[0].n_missing + 1
             return
@@ -285,6 +292,9 @@ class Consumer:
         features: PendingFeatures,
     ) -> None:
         header = message.header
+        if not header.n:
+            self._feed.n_lost += message.n_missing
+            return
         block = Block(
             source=header.source,
             seq=header.seq,

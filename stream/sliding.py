@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from engines.errors import ParameterError
 from engines.windows import WindowSpec, parse_duration_s
 from stream.block import Block
+from stream.runner import MOST_WAITING
 from stream.tumbling import CountWindows, TimeWindows
 from stream.window import ClosedWindow, Find, State, Windows
 
-__all__ = ["SlidingWindows", "open_windows", "panes_per_window"]
+__all__ = ["SlidingWindows", "held_bytes", "open_windows", "panes_per_window"]
 
 _NS = 1e9
 #: A time window that holds so many times the events that it expects is cut: no background
@@ -199,3 +200,17 @@ def open_windows(window: WindowSpec, n_panes: int = 1) -> Windows:
     # Messages are placed whole, so a short step may well hold ten times what it expects.
     panes = TimeWindows(step_ns, max(_FULL / n_panes, 1.0) * window.n_expected)
     return panes if n_panes == 1 else SlidingWindows(panes, n_panes, step_ns)
+
+
+def held_bytes(window: WindowSpec, max_waiting: int, event_bytes: int) -> float:
+    """Return what windows hold at most: those that wait, the open one and the one that is tested.
+
+    Args:
+        window: the windows.
+        max_waiting: windows that may wait for their test.
+        event_bytes: of an event.
+    """
+    n_windows = max_waiting + 2.0
+    if window.mode == "time":
+        n_windows = MOST_WAITING * max_waiting + 2.0 * _FULL
+    return n_windows * window.n_expected * event_bytes

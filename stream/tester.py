@@ -157,12 +157,15 @@ class Tester:
         away_s = time.time() - decided.saved_s
         self._monitor.restore(decided.accounts["monitor"], away_s)
         self._keeper.restore(decided.accounts["keeper"])
+        spacing = self._monitor.spacing  # told by the process before
+        self._metrics.n_clock_jumps = spacing.n_clock_jumps
+        self._metrics.n_uncharged = spacing.n_uncharged
         self.decided.update(decided.accounts["decided"])
         for file in [] if state.told else self._files():
             for plan in decided.results["files"]:
                 file.complete(plan)
         self._note_told(decided.n_windows)
-        for sink in [] if state.clean else self._outputs.sinks:
+        for sink in [] if state.notified else self._outputs.sinks:
             if isinstance(sink, Webhook):
                 for line in decided.results["lines"]:
                     sink.write(WindowResult(**json.loads(line)))
@@ -180,6 +183,12 @@ class Tester:
                 "messages that are shorter than a window, and set the producers' clocks right"
             )
             self._sparse_log.log("window not charged", text)
+
+    @property
+    def has_notified(self) -> bool:
+        """Whether no alarm is left that a webhook has not been told of, once closed."""
+        hooks = (sink for sink in self._outputs.sinks if isinstance(sink, Webhook))
+        return all(hook.is_done for hook in hooks)
 
     def close(self) -> None:
         """Close the outputs."""

@@ -89,13 +89,14 @@ class WindowFeed:
         whole = {block.number: block for block in before}
         if state.point.windows:
             self._windows.restore(state.point.windows, partial(self._find, whole, unreadable))
+            self._n_empty = self._windows.n_empty
         self._metrics.n_recovered += self._windows.n_open
         for made in self._again(after):
             block = replace(made, n_missing=made.n_missing + self.n_lost)
             self.n_lost = 0
             self._metrics.n_recovered += len(block)
             for window in self._place(block):
-                self._runner.wait_for_room()
+                self._runner.wait_for_room(window)
                 self._runner.submit(window)
         if unreadable:
             text = "%d messages of the run cannot be read any more and are missing; the first: %s"
@@ -121,7 +122,8 @@ class WindowFeed:
         n_empty, self._n_empty = self._windows.n_empty - self._n_empty, self._windows.n_empty
         if n_empty:
             self._metrics.windows["empty"] += n_empty
-            _LOG.warning("%d time windows without any event were not tested", n_empty)
+            text = f"{n_empty} time windows without any event were not tested"
+            self._sparse_log.log("empty windows", text)
 
     def _place(self, block: Block) -> list[ClosedWindow]:
         """Place a block; return the windows that it closes and no run before has decided."""

@@ -55,9 +55,10 @@ class Server:
         context: Context,
         endpoint: str,
         max_events: int = DEFAULT_MAX_EVENTS,
+        engine: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
-        self.folder, self.metrics, self.accepted = folder, Metrics(), 0
+        self.folder, self.metrics, self.accepted, self.engine = folder, Metrics(), 0, engine
         self.state = RunState(folder, {}, self.metrics, SparseLog(), name="r")
         self.delivery = ReliableDelivery(self.state, self.metrics, SparseLog(), **options)
         self.socket = open_receiver(context, endpoint, "router", max_events=max_events)
@@ -83,7 +84,7 @@ class Server:
     def _take(self, frames: list[Any]) -> None:
         header = None
         try:
-            header = decode_header(frames)
+            header = decode_header(frames, engine=self.engine)
             if not self.delivery.admits(header):
                 return
             check(decode_message(frames).particles)

@@ -48,7 +48,7 @@ def run_embedder(options: argparse.Namespace, stopped: Callable[[], bool]) -> No
             "runtime": engine.runtime,
         }
         limits = Limits(options.max_batch, options.max_delay)
-        limit_bytes = default_limit_bytes(read_rss_bytes(), 0.0, 0, 0)
+        limit_bytes = default_limit_bytes(read_rss_bytes(), 0.0)
         pattern = "router" if options.reliable else options.pattern
         guard = security.open_receiver(options.endpoint, pattern, limit_bytes)
         stack.callback(guard.close)

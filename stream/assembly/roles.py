@@ -39,6 +39,12 @@ def check_roles(options: argparse.Namespace) -> None:
     if role == "embed" and given:
         msg = f"--{given[0]} is the tester's; got it with --role embed; give it to --role test"
         raise ParameterError(msg)
+    if role == "embed" and options.pattern == "sub" and options.curve_key is not None:
+        msg = (
+            "--role embed with keys cannot be with --pattern sub: it would connect to two ends, "
+            "and --curve-server names the key of one; let producers connect (--reliable or pull)"
+        )
+        raise ParameterError(msg)
     if not options.tests and (options.state is not None or options.reliable):
         msg = "--no-tests decides nothing, so nothing can be kept; drop --state and --reliable"
         raise ParameterError(msg)

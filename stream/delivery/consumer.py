@@ -26,13 +26,15 @@ from stream.metrics import Metrics
 from stream.sparse_log import SparseLog
 from stream.state.run import RunState
 
-__all__ = ["ReliableDelivery"]
+__all__ = ["MOST_UNREAD", "ReliableDelivery"]
 
 #: Shared by all sources that are connected.
 _CREDIT_BYTES = 64 << 20
 _LEAST_CREDIT_BYTES = 256 << 10
 _LAST_WORDS_MS = 1000
 _OWING_WAIT_MS = 10
+#: Messages without a readable header that are passed over at a time; the rest come again.
+MOST_UNREAD = 1000
 
 
 class ReliableDelivery:
@@ -122,6 +124,10 @@ class ReliableDelivery:
             self._skip(header.source, header.seq, exc.reason, str(exc))
             return
         place = read_place(self._header_frame)
+        if exc.reason == Reason.ENGINE:  # of a right embedder the message will be taken
+            name = place[0] if place is not None else ""
+            self._answers.say(self._peer, protocol.refused(name, -1, exc.reason, str(exc)))
+            return
         mine = self._sources.of(self._peer)
         if place is None:
             # Which one it was shows in the next that can be read, if the peer has one source.
@@ -265,7 +271,7 @@ class ReliableDelivery:
         self._meet(name)
         n_unread, source.n_unread = source.n_unread, 0
         if seq - n_unread <= source.expected < seq:  # those without a header were the next ones
-            for unread in range(source.expected, seq):
+            for unread in range(source.expected, min(seq, source.expected + MOST_UNREAD)):
                 self._skip(name, unread, Reason.HEADER_FORMAT, "its header could not be read")
         if seq == source.expected:
             source.told_gap = False
@@ -281,7 +287,7 @@ class ReliableDelivery:
     def _skip(self, name: str, seq: int, reason: str, text: str) -> None:
         """Leave the next message of a source out for good: it is missing to its windows."""
         source = self._sources[name]
-        source.expected = seq + 1
+        source.expected, source.told_gap = seq + 1, False
         source.missing += 1
         self._state.pass_over(name, seq, source.missing)
         self._answers.say(self._peer, protocol.refused(name, seq, reason, text))

@@ -32,6 +32,7 @@ class PlainAdmission:
         """Start with the sources that the state knows."""
         self._sequences, self._state = sequences, state
         if state is not None:
+            sequences.on_forget = state.forget
             sequences.restore(state.sources)
 
     def admits(self, header: Header) -> bool:

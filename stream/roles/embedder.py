@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from engines.engine import Engine, check_works
-from engines.errors import EngineError, MessageError
+from engines.engine import Engine, embed_surely
+from engines.errors import EngineError, EngineFailedError, MessageError
 from engines.types import FloatArray
 from stream.batch import MicroBatch
 from stream.delivery.admission import Admission, Receiver
@@ -100,12 +100,21 @@ class Embedder:
         return self.intake.all_ended and self._forward.is_done
 
     def _process(self, particles: FloatArray, messages: Sequence[Arrival], closed_s: float) -> None:
-        """Embed a micro-batch, (n, 19, 3), and send its messages on, those without events too."""
+        """Embed a micro-batch, (n, 19, 3), and send its messages on, those without events too.
+
+        Raises:
+            EngineFailedError: if it is not the messages; their producers send them again.
+        """
         embeddings = np.empty((len(particles), self._engine.dim), dtype=np.float32)
         try:
             if len(particles):
                 with self._metrics.stages.engine_cpu():
-                    self._engine.embed_into(particles, embeddings)
+                    if len(messages) == 1:
+                        embed_surely(self._engine, particles, embeddings)
+                    else:
+                        self._engine.embed_into(particles, embeddings)
+        except EngineFailedError:
+            raise
         except EngineError as exc:
             self._process_alone(particles, messages, exc)
             return
@@ -123,13 +132,8 @@ class Embedder:
     def _process_alone(
         self, particles: FloatArray, messages: Sequence[Arrival], exc: EngineError
     ) -> None:
-        """The encoder refused a micro-batch: refuse only the messages that it cannot embed.
-
-        Raises:
-            EngineFailedError: if it is not the messages; their producers send them again.
-        """
+        """The encoder refused a micro-batch: refuse only the messages that it cannot embed."""
         if len(messages) == 1:
-            check_works(self._engine, len(particles), exc)
             refusal = MessageError(Reason.EMBEDDING, str(exc))
             self.intake.reject(refusal)
             self._admission.refuse(messages[0].header, refusal)

@@ -29,6 +29,7 @@ class PushForward:
     def __init__(self, socket: Socket, fingerprint: str, stopped: Callable[[], bool]) -> None:
         """Take the socket over."""
         self._socket, self._fingerprint, self._stopped = socket, fingerprint, stopped
+        self._gave_up = False
         self.on_wait: Callable[[], None] = lambda: None
 
     @property
@@ -43,7 +44,11 @@ class PushForward:
             try:
                 self._socket.send_multipart(frames, zmq.DONTWAIT)
             except zmq.Again:
-                if not self._socket.poll(_POLL_MS, zmq.POLLOUT) and self._stopped():
+                # Once is enough: what was taken in by then may be thousands of messages.
+                if self._gave_up or (
+                    not self._socket.poll(_POLL_MS, zmq.POLLOUT) and self._stopped()
+                ):
+                    self._gave_up = True
                     return False
                 self.on_wait()
             else:

@@ -16,6 +16,7 @@ from engines.types import FloatArray
 from stream.delivery import protocol
 from stream.delivery.admission import Admitted
 from stream.delivery.answers import Answers
+from stream.delivery.consumer import MOST_UNREAD
 from stream.delivery.plain import receive_parts
 from stream.delivery.protocol import Control, decode_control
 from stream.endpoints import Socket
@@ -106,7 +107,8 @@ class Relay:
         n_unread = self._unread.pop(self._peer, 0)
         if self._is_mine(header.source):
             text = "its header could not be read"
-            for seq in range(max(0, header.seq - n_unread), header.seq):
+            first = max(0, header.seq - n_unread)
+            for seq in range(first, min(header.seq, first + MOST_UNREAD)):
                 self._on(protocol.refused(header.source, seq, Reason.HEADER_FORMAT, text))
         self._meet(header.source)
         return True

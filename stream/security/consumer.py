@@ -3,7 +3,7 @@
 import argparse
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -19,7 +19,7 @@ from stream.memory_guard import MemoryGuard
 from stream.page import parse_address
 from stream.security.access import Gate
 from stream.security.curve import EVENTS, RESULTS, CurveClient, CurveEnd, CurveServer
-from stream.security.handshakes import ConnectionWatch
+from stream.security.handshakes import ConnectionWatch, HandshakeWatch
 from stream.security.http_access import Password, tls_context
 from stream.security.keys import allow_lists, given, own_keys, server_key
 
@@ -55,6 +55,7 @@ class ConsumerSecurity:
         self.tls, self.password = _http(options)
         self._guard: MemoryGuard | None = None
         self._watch = ConnectionWatch(context)
+        self._handshakes: list[HandshakeWatch] = []
         self._stack = ExitStack()
         self._gate = self._stack.enter_context(Gate(context, self._lists)) if self._lists else None
         _warn(options)
@@ -63,6 +64,8 @@ class ConsumerSecurity:
         """Answer for no more connections; the sockets' owners close them."""
         self._stack.close()
         self._watch.close()
+        for handshakes in self._handshakes:
+            handshakes.close()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -82,6 +85,8 @@ class ConsumerSecurity:
     def open_receiver(self, endpoint: str, pattern: str, limit_bytes: int) -> MemoryGuard:
         """Open the socket that events arrive at; raises as `stream.endpoints.open_receiver`.
 
+        Its guard also raises if another end refuses this one.
+
         Args:
             endpoint: where.
             pattern: pull, router or sub.
@@ -93,9 +98,10 @@ class ConsumerSecurity:
             pattern=pattern,
             curve=self._end(binds=pattern != "sub"),
             max_events=self._options.max_message_events,
-            prepare=self._watch.attach if pattern != "sub" else None,
+            prepare=self._told(endpoint) if pattern == "sub" else self._watch.attach,
         )
-        self._guard = MemoryGuard(open_socket, endpoint, self._options.max_memory or limit_bytes)
+        limit_bytes = self._options.max_memory or limit_bytes
+        self._guard = MemoryGuard(open_socket, endpoint, limit_bytes, look_too=self._check)
         return self._guard
 
     @property
@@ -112,12 +118,26 @@ class ConsumerSecurity:
 
     def open_forwarder(self, endpoint: str, pattern: str = "dealer") -> Socket:
         """Open an embedder's socket to its tester; raises as `stream.endpoints.open_sender`."""
-        curve = self._end(binds=False)
-        return open_sender(self._context, endpoint, pattern, curve=curve)
+        curve, prepare = self._end(binds=False), self._told(endpoint)
+        return open_sender(self._context, endpoint, pattern, curve=curve, prepare=prepare)
 
     def register(self, registry: CollectorRegistry) -> None:
         """Let a registry show what is counted here."""
         registry.register(_Counted(self, self._watch))
+
+    def _told(self, endpoint: str) -> Callable[[Socket], None]:
+        """Return what to call with a socket that connects, so that a refusal shows."""
+        curve = self._keys is not None
+        self._handshakes.append(HandshakeWatch(self._context, endpoint, curve=curve))
+        return self._handshakes[-1].attach
+
+    def _check(self) -> None:
+        """Raise an EndpointError if an end that is connected to refuses this one.
+
+        libzmq does not try again; a restart does.
+        """
+        for handshakes in self._handshakes:
+            handshakes.check()
 
     def _end(self, *, binds: bool, domain: str = EVENTS) -> CurveEnd | None:
         if self._keys is None:

@@ -81,7 +81,7 @@ class HandshakeWatch:
             self._refusal, self._n_broken = "", 0
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._refusal = (
-                f"the consumer at {self._endpoint} refuses this key: its allow-list "
+                f"the other end, {self._endpoint}, refuses this key: its allow-list "
                 "(--curve-clients) must hold the public key of --curve-key; copy it there"
             )
         elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:

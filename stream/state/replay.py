@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engines.engine import Engine, check_works
-from engines.errors import EngineError, MessageError
+from engines.engine import Engine, embed_surely
+from engines.errors import EngineError, EngineFailedError, MessageError
 from engines.types import FloatArray
 from stream.block import Block
 from stream.features import PendingFeatures
@@ -55,6 +55,9 @@ def replayed(
             if message.header is None or embeddings is None:
                 n_lost += message.stored.n_missing + 1
                 continue
+            if not message.header.n:
+                n_lost += message.stored.n_missing
+                continue
             yield Block(
                 source=message.header.source,
                 seq=message.header.seq,
@@ -87,9 +90,8 @@ def _batches(messages: Iterable[_Message], max_batch: int) -> Iterator[list[_Mes
         if batch and n + len(message.rows) > max_batch:
             yield batch
             batch, n = [], 0
-        if message.header is None or message.header.n:
-            batch.append(message)
-            n += len(message.rows)
+        batch.append(message)
+        n += len(message.rows)
     if batch:
         yield batch
 
@@ -103,11 +105,15 @@ def _embedded(
         EngineFailedError: if it embeds nothing any more.
     """
     events = np.concatenate([message.rows for message in batch])
+    embeddings = np.empty((len(events), engine.dim), dtype=np.float32)
     try:
-        embeddings = engine.embed(events) if len(events) else events
-    except EngineError as exc:
-        if len(batch) == 1:
-            check_works(engine, len(events), exc)
+        if len(batch) == 1 and len(events):
+            embed_surely(engine, events, embeddings)
+        elif len(events):
+            engine.embed_into(events, embeddings)
+    except EngineFailedError:
+        raise
+    except EngineError:
         for message in batch:
             if len(batch) == 1:
                 yield message, None

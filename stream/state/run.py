@@ -82,6 +82,7 @@ class RunState:
             longest first.
         missing: for some, how many messages had gone missing just before that.
         clean: whether the process before ended in order; None if there was none.
+        notified: whether it had told everybody of its alarms.
         on_durable: called on another thread whenever more is on the disk.
     """
 
@@ -102,6 +103,7 @@ class RunState:
         try:
             self.name: str = store.read("run") or name
             self.clean: bool | None = store.read("clean")
+            self.notified = bool(store.read("notified"))
             self.point = Point(*(store.read("point") or ()))
             self.decided = Decided(*(store.read("decided") or ()))
             self.told = store.read("told") == self.decided.n_windows
@@ -119,7 +121,7 @@ class RunState:
         self._lock = threading.Lock()
         self.on_durable: Callable[[], None] = lambda: None
         self._writer = StateWriter(store, sparse_log, self._written, stopped)
-        self._writer.settle({"run": self.name, "clean": False}, 0)
+        self._writer.settle({"run": self.name, "clean": False, "notified": False}, 0)
 
     @property
     def is_new(self) -> bool:
@@ -214,15 +216,19 @@ class RunState:
             durable, self._durable = self._durable, {}
         return durable
 
-    def close(self, *, clean: bool) -> None:
-        """Write what waits and close; `clean` says that the process ended in order.
+    def close(self, *, clean: bool, notified: bool = True) -> None:
+        """Write what waits and close.
+
+        Args:
+            clean: whether the process ended in order.
+            notified: whether everybody was told of its alarms.
 
         Raises:
             ArtifactError: if it could not be written.
         """
         try:
             if clean:
-                self._writer.settle({"clean": True}, 0)
+                self._writer.settle({"clean": True, "notified": notified}, 0)
         finally:
             self._writer.close()
 

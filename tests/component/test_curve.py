@@ -120,7 +120,7 @@ def test_unlisted_client_gets_nothing_in_and_is_told(
     push = track(
         open_sender(context, bound_endpoint(pull), curve=keys_of_mallory, prepare=watched.attach)
     )
-    assert refusal(watched).startswith("the consumer at tcp://there:1 refuses this key")
+    assert refusal(watched).startswith("the other end, tcp://there:1, refuses this key")
     assert not push.poll(200, zmq.POLLOUT)
     assert not pull.poll(200)
     wait_for(lambda: watch.n_denied == 1, "denied connection is counted")

@@ -227,3 +227,17 @@ def test_micro_batch_waits_once_for_a_tester_that_is_gone(
     assert not any(sent[5:])
     assert relay.n_dropped == sent.count(False)
     assert 1 <= n_looked <= 10
+
+
+def test_plain_embedder_that_is_to_stop_waits_once_for_a_tester_that_is_gone(
+    context: Context, track: Track
+) -> None:
+    gone = track(context.socket(zmq.PUSH))
+    gone.connect("inproc://nobody-is-there")
+    gone.setsockopt(zmq.SNDHWM, 1)
+    forward = PushForward(gone, "ab", lambda: True)
+    header = Header("daq", 0, 1, "<f4", 0, False)
+    started = time.monotonic()
+    sent = [forward.send(header, np.zeros((1, 4), np.float32)) for _ in range(2000)]
+    assert not sent[-1]
+    assert time.monotonic() - started < 5.0

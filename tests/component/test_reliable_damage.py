@@ -117,6 +117,54 @@ def test_nobody_makes_the_source_of_another_skip(
     assert stored(server.folder) == once("daq", 3)
 
 
+def test_embeddings_of_another_engine_wait_for_a_right_embedder(
+    context: Context, track: Track, serve: Callable[..., Server]
+) -> None:
+    """A wrong one that is deployed for a while costs no event."""
+    server = serve(engine="right")
+
+    def sent(seq: int, engine: str) -> list[bytes]:
+        header, payload = encode_message("daq", seq, time.time_ns(), marked(seq))
+        return [msgpack.packb({**msgpack.unpackb(header), "engine": engine}), payload]
+
+    wrong, right = (track(open_sender(context, server.endpoint, "dealer")) for _ in range(2))
+    talk(wrong, protocol.hello("daq", 0), "welcome")
+    for seq in range(3):
+        wrong.send_multipart(sent(seq, "wrong"))
+        refusal = hear(wrong, "refused")
+        assert (refusal.source, refusal.seq) == ("daq", -1)
+        assert "must be of the engine right" in refusal.text
+    assert talk(right, protocol.hello("daq", 0), "welcome").expected == 0
+    for seq in range(3):
+        right.send_multipart(sent(seq, "right"))
+    wait_for(lambda: server.accepted == 3, "the messages")
+    server.stop()
+    assert stored(server.folder) == once("daq", 3)
+
+
+def test_unreadable_headers_that_were_saved_up_are_passed_over_some_at_a_time(
+    context: Context, track: Track, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million of them must not hold the stream up; the rest are asked for again."""
+    monkeypatch.setattr("stream.delivery.consumer.MOST_UNREAD", 3)
+    server = serve()
+    peer = track(open_sender(context, server.endpoint, "dealer"))
+    talk(peer, protocol.hello("daq", 0), "welcome")
+    first = 0
+    for expected in (3, 6):
+        for seq in range(first, 8):
+            peer.send_multipart(broken(seq, "unreadable"))
+        peer.send_multipart(encode_message("daq", 8, time.time_ns(), marked(8)))
+        first = hear(peer, "welcome").expected
+        assert first == expected
+    for seq in range(first, 8):
+        peer.send_multipart(broken(seq, "unreadable"))
+    peer.send_multipart(encode_message("daq", 8, time.time_ns(), marked(8)))
+    wait_for(lambda: server.accepted == 1, "the good one")
+    server.stop()
+    assert [(seq, n_missing) for _, seq, n_missing, _ in stored(server.folder)] == [(8, 8)]
+
+
 def test_gap_that_damaged_headers_cannot_explain_is_asked_for(
     context: Context, track: Track, serve: Callable[..., Server]
 ) -> None:

@@ -2,17 +2,23 @@
 
 import argparse
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
-from engines.errors import NplmStreamError
+from engines.errors import EndpointError, NplmStreamError, ParameterError
+from stream.assembly.roles import check_roles
 from stream.consumer import _parser as consumer_parser
-from stream.endpoints import Context
+from stream.endpoints import Context, bound_endpoint, open_receiver, open_sender
+from stream.memory_guard import MemoryGuard
 from stream.producer import _parser as producer_parser
+from stream.security.access import AllowList, Gate
 from stream.security.consumer import ConsumerSecurity
+from stream.security.curve import EVENTS, CurveServer, read_secret_key
 from stream.security.producer import ProducerSecurity
 from tests.support_security import keys as make_all
 
@@ -165,3 +171,51 @@ def test_tap_with_keys(context: Context, keys: Path) -> None:
         guard.close()
     pub.close(linger=0)
     serving.close()
+
+
+def look_for(guard: MemoryGuard, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        guard.check(guard.socket)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("connects_to", "options"),
+    [("router", ("--role", "embed", "--forward", "x")), ("pub", ("--pattern", "sub"))],
+)
+def test_an_end_that_refuses_this_one_is_told_while_the_stream_is_watched(
+    context: Context, keys: Path, connects_to: str, options: tuple[str, ...]
+) -> None:
+    """It would stand still for ever, its probes green: libzmq does not ask again."""
+    curve = CurveServer(read_secret_key(keys / "consumer.key_secret"), EVENTS)
+    open_end = open_receiver if connects_to == "router" else open_sender
+    theirs: Context = zmq.Context()  # a gate is a context's
+    with theirs, Gate(theirs, {EVENTS: AllowList(keys / "others" / "clients")}):
+        other = open_end(theirs, "tcp://127.0.0.1:*", connects_to, curve=curve)
+        endpoint = bound_endpoint(other)
+        given = ("--curve-key", keys / "daq1.key_secret", "--curve-server", keys / "consumer.key")
+        forwards = connects_to == "router"
+        clients = ("--curve-clients", keys / "clients") if forwards else ()
+        read = consumer(*options, *given, *clients)
+        with ConsumerSecurity(read, context) as security:
+            if forwards:
+                guard = security.open_receiver("tcp://127.0.0.1:*", "pull", 2**40)
+                tester = security.open_forwarder(endpoint)
+            else:
+                guard = security.open_receiver(endpoint, "sub", 2**40)
+            with pytest.raises(EndpointError, match="refuses this key"):
+                look_for(guard, 10.0)
+            guard.close()
+            if forwards:
+                tester.close(linger=0)
+        other.close(linger=0)
+
+
+def test_embedder_cannot_tap_and_forward_with_one_server_key(keys: Path) -> None:
+    options = consumer(
+        *("--role", "embed", "--forward", "tcp://there:1", "--pattern", "sub"),
+        *("--curve-key", keys / "daq1.key_secret", "--curve-server", keys / "consumer.key"),
+    )
+    with pytest.raises(ParameterError, match="let producers connect"):
+        check_roles(options)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.reference_file import ReferenceArtifact
@@ -106,6 +106,7 @@ P_VALUES = st.lists(st.sampled_from([0.9, 0.5, 0.03, 1e-4, 1e-9, 0.0]), min_size
 
 
 @pytest.mark.parametrize("method", get_args(FdrMethod))
+@settings(deadline=None)  # the first imports the package
 @given(p_values=P_VALUES, place=st.integers(0, 60))
 def test_discoveries_go_on(method: FdrMethod, p_values: list[float], place: int) -> None:
     calm, again = Discoveries(0.1, method), Discoveries(0.1, method)

@@ -26,8 +26,7 @@ needs_systemd = pytest.mark.skipif(
 def units(tmp_path: Path) -> Path:
     """Return a copy of the units with the commands of this virtual environment."""
     shutil.copytree(SYSTEMD, tmp_path, dirs_exist_ok=True)
-    for name in UNITS:
-        path = tmp_path / name
+    for path in (*(tmp_path / name for name in UNITS), tmp_path / "private.conf"):
         text = path.read_text()
         assert "/opt/nplm-stream/bin/" in text
         path.write_text(text.replace("/opt/nplm-stream/bin", str(Path(sys.executable).parent)))
@@ -60,7 +59,8 @@ def test_systemd_accepts_the_unit_and_finds_it_hardly_exposed(units: Path, unit:
 @pytest.mark.parametrize(
     ("unit", "names"),
     [
-        ("nplm-stream-consumer.service", ["network.conf", "http.conf"]),
+        ("nplm-stream-consumer.service", ["network.conf", "http.conf", "private.conf"]),
+        ("nplm-stream-test.service", ["network.conf"]),
         ("nplm-stream-embed@.service", ["network-embed.conf", "gpu.conf"]),
     ],
 )

@@ -105,9 +105,18 @@ def test_credentials_of_the_units_are_files_that_the_readme_puts_there() -> None
         for name, place in re.findall(
             r"LoadCredential=(.*):/etc/nplm-stream/(.*)", path.read_text()
         ):
-            assert name == place
-            assert name in text, name
+            for unit in ("consumer", "test", "embed") if "%p" in place else ("",):
+                assert place.replace("%p", f"nplm-stream-{unit}") in text, place
             assert f"%d/{name}" in path.read_text()
+
+
+def test_units_read_lists_of_clients_that_the_readme_puts_there() -> None:
+    text = README.partition("### systemd\n")[2].partition("\n### ")[0]
+    for name in ("network.conf", "network-embed.conf"):
+        conf = (DEPLOY / "systemd" / name).read_text()
+        assert "--curve-clients /etc/nplm-stream/%p.clients" in conf
+    for unit in ("consumer", "test", "embed"):
+        assert f"nplm-stream-{unit}.clients" in text
 
 
 def test_units_may_bind_the_ports_of_their_options() -> None:

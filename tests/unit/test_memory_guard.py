@@ -9,6 +9,7 @@ from typing import TypeAlias
 import pytest
 
 from engines.errors import EndpointError
+from engines.windows import WindowSpec
 from stream.assemble import _guarded, _Line
 from stream.delivery.plain import PlainAdmission, SocketReceiver
 from stream.endpoints import Context, Socket, bound_endpoint, open_receiver, open_sender
@@ -23,6 +24,7 @@ from stream.memory_guard import (
 from stream.metrics import Metrics
 from stream.security.options import parse_size_bytes
 from stream.sequence import SequenceTracker
+from stream.sliding import held_bytes
 from stream.sparse_log import SparseLog
 from stream.state.run import RunState
 from stream.state.store import StateStore
@@ -215,8 +217,14 @@ def test_resident_memory_is_this_process() -> None:
     assert len(held) == 64 * MIB
 
 
-def test_default_limit_holds_the_windows() -> None:
-    assert default_limit_bytes(GIB, 10_000, 1000, 16, lambda: math.inf) == 2 * GIB + 180_000_000
+@pytest.mark.parametrize(("span_s", "n_windows"), [(0.0, 16 + 2), (10.0, 2 * 16 + 2 * 10)])
+def test_default_limit_holds_the_windows_full_ones_of_time_too(
+    span_s: float, n_windows: int
+) -> None:
+    window = WindowSpec("time" if span_s else "count", 10_000.0, span_s)
+    held = held_bytes(window, 16, 1000)
+    assert held == n_windows * 10_000_000
+    assert default_limit_bytes(GIB, held, lambda: math.inf) == 2 * GIB + held
 
 
 def test_default_limit_fits_in_the_cgroup(tmp_path: Path) -> None:
@@ -224,7 +232,7 @@ def test_default_limit_fits_in_the_cgroup(tmp_path: Path) -> None:
     own.write_text("4:memory:/a/b\n0::/system.slice/stream.service\n")
 
     def limit() -> int:
-        return default_limit_bytes(GIB, 0, 0, 16, lambda: cgroup_limit_bytes(tmp_path, own))
+        return default_limit_bytes(GIB, 0, lambda: cgroup_limit_bytes(tmp_path, own))
 
     assert limit() == 2 * GIB
     (tmp_path / "memory.max").write_text("max\n")
@@ -235,6 +243,8 @@ def test_default_limit_fits_in_the_cgroup(tmp_path: Path) -> None:
     service.mkdir(parents=True)
     (service / "memory.max").write_text("1000000000\n")
     assert limit() == 900_000_000
+    (service / "memory.high").write_text("800000000\n")
+    assert limit() == 720_000_000
     own.unlink()
     assert limit() == 1_800_000_000
 

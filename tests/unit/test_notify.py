@@ -128,7 +128,9 @@ def test_a_webhook_that_hangs_blocks_nothing(
         webhook.write(replace(alarm, window=window))
     assert webhook.n_waiting == webhook.capacity == 64
     assert outcomes["dropped"] >= 35
+    assert not webhook.is_done
     webhook.close()
+    assert not webhook.is_done
     assert time.monotonic() - started < 5
     assert sum(outcomes.values()) >= 99
 

@@ -70,6 +70,20 @@ def test_newest_windows_wait_and_the_oldest_is_given_up(bench: Bench, runner: Te
     assert runner.n_waiting == 0
 
 
+def test_a_flood_of_full_windows_waits_with_so_many_events_together(bench: Bench) -> None:
+    runner = TestRunner(bench.examine, bench.skip, size=16, max_events=10)
+    submit(runner, range(1))
+    assert bench.begun.acquire(timeout=WAIT_S)
+    for index, n_events in ((1, 4), (2, 6), (3, 5), (4, 30)):
+        runner.submit(closed_window(np.zeros((n_events, 1), np.float32), index=index))
+        assert runner.n_waiting == {1: 1, 2: 2, 3: 1, 4: 1}[index]
+    assert bench.skipped == [1, 2, 3]
+    bench.go.release(2)
+    runner.close()
+    assert bench.examined == [0, 4]
+    assert bench.given_up[-1] == GivenUp(3, 15)
+
+
 def test_close_finishes_what_waits(bench: Bench, runner: TestRunner) -> None:
     submit(runner, range(2))
     bench.go.release(2)

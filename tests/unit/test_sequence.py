@@ -88,9 +88,13 @@ def test_sources_that_are_restored_take_no_room_until_they_send(clock: Clock) ->
 
 def test_what_is_remembered_is_bounded() -> None:
     tracker = SequenceTracker()
+    forgotten: list[str] = []
+    tracker.on_forget = forgotten.append
     for number in range(10_500):
         tracker.check(f"s{number}", 0)
         tracker.end(f"s{number}")
     assert len(tracker.state()) == 10_000
+    assert forgotten == [f"s{number}" for number in range(500)]
     tracker.restore({f"s{number}": 1 for number in range(20_000)})
     assert len(tracker.state()) == 10_000
+    assert len(forgotten) == 500 + 10_000

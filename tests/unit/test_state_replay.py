@@ -55,6 +55,23 @@ def test_large_header_of_a_clock_that_is_ahead_is_taken_up_after_a_kill(
     assert [(line["n_events"], line["n_missing"]) for line in lines(tmp_path)] == [(N_WINDOW, 0)]
 
 
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("together", [True, False])
+def test_messages_missing_before_an_end_are_missing_to_the_open_window(
+    tmp_path: Path, counts: ReferenceArtifact, clean: bool, together: bool
+) -> None:
+    """Source a ends after a gap; b goes on with the window, in this life or the next."""
+    first = [message("a", 0, events(50, 0)), message("b", 0, events(50, 1))]
+    last = [message("a", 3, events(0, 0)), message("b", 1, events(50, 2))]
+    with keeping(tmp_path, counts, clean=clean) as kept:
+        for one in [[*first, last[0]]] if together else [[frames] for frames in (*first, last[0])]:
+            kept.consumer.take(one)
+    with keeping(tmp_path, counts) as kept:
+        kept.consumer.take([last[1], message("b", 2, events(50, 3))])
+    (line,) = lines(tmp_path)
+    assert (line["n_events"], line["n_missing"]) == (N_WINDOW, 2)
+
+
 @pytest.mark.parametrize(
     ("n_panes", "number", "n_left"),
     [(1, 3, 120), (1, 4, 100), (1, 5, 100), (4, 3, 110), (4, 5, 0)],

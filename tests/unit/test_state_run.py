@@ -267,7 +267,7 @@ def test_results_moved_away_between_two_lives_are_not_told_again(
 
 @pytest.mark.parametrize("n_panes", [1, 2])
 def test_time_windows_of_a_clock_that_was_ahead_end_and_charge_their_own_span(
-    tmp_path: Path, times: ReferenceArtifact, n_panes: int
+    tmp_path: Path, times: ReferenceArtifact, caplog: pytest.LogCaptureFixture, n_panes: int
 ) -> None:
     ahead_s, per_s = 36_000.0, 5
     with keeping(tmp_path, times, n_panes=n_panes) as kept:
@@ -279,6 +279,14 @@ def test_time_windows_of_a_clock_that_was_ahead_end_and_charge_their_own_span(
             kept.consumer.take([message("a", seq, events(50, seq), passed_s)])
         assert n_open(kept) <= 300
     assert kept.metrics.n_clock_jumps == 1
+    assert "set back" in caplog.text
+    caplog.clear()
+    with keeping(tmp_path, times, n_panes=n_panes) as kept:
+        for seq in range(52, 62):
+            passed_s = seq / per_s - ahead_s
+            kept.consumer.take([message("a", seq, events(50, seq), passed_s)])
+    assert kept.metrics.n_clock_jumps == 1  # no news
+    assert "set back" not in caplog.text
     after = ones(tmp_path)[n_before:]
     assert len(after) >= 4 * n_panes
     assert all(0.0 < line["spacing_s"] <= 1.0 for line in after)
@@ -332,3 +340,26 @@ def test_clock_set_back_between_lives_charges_nothing_for_it(
     one = ones(tmp_path)
     assert [line["trials"] for line in one] == list(range(1, len(one) + 1))
     assert all(0 <= line["spacing_s"] < 100 for line in one)
+
+
+def test_silence_of_an_earlier_life_is_told_once(tmp_path: Path, times: ReferenceArtifact) -> None:
+    with keeping(tmp_path, times) as kept:
+        kept.consumer.take([message("a", 0, events(50, 0), passed_s=-60.0)])
+        kept.consumer.take([message("a", 1, events(50, 1), passed_s=-54.5)])
+        n_empty = kept.metrics.windows["empty"]
+    assert n_empty == 4
+    with keeping(tmp_path, times) as kept:
+        kept.consumer.take([message("a", 2, events(50, 2), passed_s=-54.4)])
+        assert kept.metrics.windows["empty"] == 0
+
+
+def test_sources_that_are_remembered_no_more_leave_the_disk(
+    tmp_path: Path, counts: ReferenceArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names cost nothing: a producer that invents them must not fill it."""
+    monkeypatch.setattr("stream.sequence._MAX_REMEMBERED", 5)
+    with keeping(tmp_path, counts) as kept:
+        kept.consumer.take([message(f"s{number}", 0, events(0, 0)) for number in range(50)])
+    store = StateStore(tmp_path / "state", INPUTS)
+    assert list(store.sources()) == [f"s{number}" for number in range(45, 50)]
+    store.close()
