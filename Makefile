@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that run tests; many tests start several more.
+WORKERS ?= 2
 
 .PHONY: help setup demo test lint types bench dashboards screenshots audit ci clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, train, calibrate, stream background then signal; see demo/report.png"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests, two at a time (WORKERS=2); TEST=tests/unit/test_window.py for some"
 	@echo "make setup   install into $(VENV)"
 	@echo "make lint    ruff and the import contracts"
 	@echo "make types   mypy, strict"
@@ -34,7 +36,7 @@ demo: setup
 	$(BIN)/stream-demo $(DEMO)
 
 test: setup
-	$(BIN)/python -m pytest $(TEST)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TEST)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ N_KILLS = 4
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], str]]:
     """Return records and texts of streams with kills, by who is killed."""
-    words = ("bench.kills", "--kills", N_KILLS, "--longest", 3, "--rate", 12_000)
+    words = ("bench.kills", "--kills", N_KILLS, "--longest", 3, "--rate", 6_000)
     commands = {name: (*words, "--victim", *victim) for name, victim in VICTIMS.items()}
     return run_at_once(tmp_path_factory.mktemp("kills"), commands)
 
