@@ -53,6 +53,7 @@ class TestRunner:
         self._examine, self._skipped = examine, skipped
         self._size, self._max_events = size, max_events
         self._waiting: deque[ClosedWindow] = deque()
+        self._n_events = 0
         self._changed = threading.Condition()
         self._given_up = GivenUp()
         self._closing = False
@@ -73,11 +74,12 @@ class TestRunner:
         """Queue a window; never blocks."""
         with self._changed:
             while not self._has_room(window):
-                oldest = self._waiting.popleft()
+                oldest = self._take()
                 n_windows, n_events = self._given_up
                 self._given_up = GivenUp(n_windows + 1, n_events + len(oldest))
                 self._skipped(oldest)
             self._waiting.append(window)
+            self._n_events += len(window)
             self._changed.notify()
 
     def wait_for_room(self, window: ClosedWindow) -> None:
@@ -96,10 +98,14 @@ class TestRunner:
                 look()
 
     def _has_room(self, window: ClosedWindow) -> bool:
-        if not self._waiting:
-            return True
-        n_events = sum(map(len, self._waiting)) + len(window)
-        return len(self._waiting) < self._size and n_events <= self._max_events
+        n_events = self._n_events + len(window)
+        fits = len(self._waiting) < self._size and n_events <= self._max_events
+        return fits or not self._waiting
+
+    def _take(self) -> ClosedWindow:
+        window = self._waiting.popleft()
+        self._n_events -= len(window)
+        return window
 
     def _work(self) -> None:
         step_back()
@@ -108,7 +114,7 @@ class TestRunner:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                window, given_up = self._waiting.popleft(), self._given_up
+                window, given_up = self._take(), self._given_up
                 self._changed.notify_all()
             try:
                 self._examine(window, given_up)
