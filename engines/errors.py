@@ -67,7 +67,7 @@ class EngineError(NplmStreamError, ValueError):
     """An encoder was given something it cannot embed."""
 
 
-class EngineFailedError(EngineError):
+class EngineFailedError(NplmStreamError):
     """An encoder that no longer embeds anything: its memory or driver failed, not the events."""
 
     exit_code = 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.engine import Engine, embed_surely
-from engines.errors import EngineError, EngineFailedError, MessageError
+from engines.errors import EngineError, MessageError
 from engines.reference_file import ReferenceFacts
 from engines.types import FloatArray
 from stream.batch import MicroBatch
@@ -255,8 +255,6 @@ class Consumer:
                     embed_surely(self._engine, particles, embeddings)
                 else:
                     self._engine.embed_into(particles, embeddings)
-        except EngineFailedError:
-            raise
         except EngineError as exc:
             self._process_alone(particles, messages, exc)
             return

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from engines.engine import Engine, embed_surely
-from engines.errors import EngineError, EngineFailedError, MessageError
+from engines.errors import EngineError, MessageError
 from engines.types import FloatArray
 from stream.batch import MicroBatch
 from stream.delivery.admission import Admission, Receiver
@@ -113,8 +113,6 @@ class Embedder:
                         embed_surely(self._engine, particles, embeddings)
                     else:
                         self._engine.embed_into(particles, embeddings)
-        except EngineFailedError:
-            raise
         except EngineError as exc:
             self._process_alone(particles, messages, exc)
             return

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engines.engine import Engine, embed_surely
-from engines.errors import EngineError, EngineFailedError, MessageError
+from engines.errors import EngineError, MessageError
 from engines.types import FloatArray
 from stream.block import Block
 from stream.features import PendingFeatures
@@ -111,8 +111,6 @@ def _embedded(
             embed_surely(engine, events, embeddings)
         elif len(events):
             engine.embed_into(events, embeddings)
-    except EngineFailedError:
-        raise
     except EngineError:
         for message in batch:
             if len(batch) == 1:
