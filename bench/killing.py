@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ _END_S, _SLOW_HZ = 120.0, 10_000.0
 _CALM_HZ = 30_000.0
 #: A process is at work again when the state was written so often.
 _N_WRITES, _START_S = 10, 60.0
+_SHORTEST_S = 0.05
+_OPEN = re.compile(r"(\d+) events of an unfinished window kept")
 #: Starts take longer while others are being killed.
 _SPARE = 2.0
 _Start: TypeAlias = Callable[[], AbstractContextManager[Process]]
@@ -115,22 +118,24 @@ def measure(options: argparse.Namespace, victims: Sequence[str]) -> tuple[dict[s
             one.
     """
     rng = np.random.default_rng(options.seed)
-    lives_s = rng.uniform(0.05, options.longest, options.kills)
     at_work = rng.permutation(options.kills) % 2 == 0
     roles = "embedder" in victims
     with tempfile.TemporaryDirectory() as folder:
         start_s = _try_out(_Stream(Path(folder) / "trial", options, 2**40), roles=roles)
+        # Into loading and recovery too, and a little after them.
+        longest_s = options.longest + np.where(at_work, 0.0, start_s)
+        lives_s = rng.uniform(_SHORTEST_S, longest_s)
         seconds = lives_s.sum() + _SPARE * at_work.sum() * start_s
         n_events = int(options.rate * seconds // _BATCH * _BATCH) or _BATCH
         calm = _Stream(Path(folder) / "calm", options, n_events)
-        _disturb(calm, calm.makers(_CALM_HZ, roles=roles), (), [])
+        n_open = [_disturb(calm, calm.makers(_CALM_HZ, roles=roles), (), [])]
         _check_whole(calm.windows())
         torn = _Stream(Path(folder) / "killed", options, n_events)
         started = time.monotonic()
         lives = list(zip(lives_s.tolist(), at_work.tolist(), strict=True))
-        _disturb(torn, torn.makers(options.rate, roles=roles), victims, lives)
+        n_open.append(_disturb(torn, torn.makers(options.rate, roles=roles), victims, lives))
         seconds = time.monotonic() - started
-        results = _compare(calm.windows(), torn.windows(), n_events)
+        results = _compare(calm.windows(), torn.windows(), n_open, n_events)
     results |= {
         "kills": len(lives),
         "kills_counted_from_work": int(at_work.sum()),
@@ -152,8 +157,8 @@ def _disturb(
     makers: Mapping[str, _Start],
     victims: Sequence[str],
     lives: Sequence[tuple[float, bool]],
-) -> None:
-    """Stream, with kills, until everything has arrived.
+) -> int:
+    """Stream, with kills, until everything has arrived; return the events of the open window.
 
     Args:
         stream: what is to arrive, and where.
@@ -190,7 +195,11 @@ def _disturb(
         # The producer ends when all is acknowledged, the last one when the source has ended.
         last = list(processes.values())[-1]
         processes["producer"].finish(end_s, needs=last)
-        last.finish(end_s)
+        found = _OPEN.search(last.finish(end_s))
+    if found is None:
+        msg = "the summary must say what the open window holds; it does not"
+        raise WorkerError(msg)
+    return int(found[1])
 
 
 def _check_whole(calm: list[dict[str, Any]]) -> None:
@@ -202,7 +211,7 @@ def _check_whole(calm: list[dict[str, Any]]) -> None:
 
 
 def _compare(
-    calm: list[dict[str, Any]], torn: list[dict[str, Any]], n_events: int
+    calm: list[dict[str, Any]], torn: list[dict[str, Any]], n_open: list[int], n_events: int
 ) -> dict[str, Any]:
     contents = [[(one["window"], one["spans"]) for one in windows] for windows in (calm, torn)]
     counted = [interval for one in torn for interval in _intervals(one)]
@@ -211,11 +220,13 @@ def _compare(
     return {
         "events_sent": n_events,
         "events_in_windows": sum(one["n_events"] for one in torn),
-        "events_of_the_last_window": n_events - sum(one["n_events"] for one in calm),
+        "events_in_the_open_window": n_open[1],
+        "events_in_the_open_window_undisturbed": n_open[0],
         "windows": len(torn),
         "windows_undisturbed": len(calm),
-        "same_contents": contents[0] == contents[1],
-        "each_event_once": _is_partition(counted),
+        "same_contents": contents[0] == contents[1] and n_open[0] == n_open[1],
+        "each_event_once": _is_partition(counted)
+        and sum(one["n_events"] for one in torn) + n_open[1] == n_events,
         "trials_without_a_gap": trials == list(range(1, len(trials) + 1)),
         "largest_difference_of_t": float(np.abs(np.diff(t)).max()) if len(t) else 0.0,
     }
@@ -242,7 +253,7 @@ def _text(results: dict[str, Any], victim: str) -> str:
         f"{results['kills']} kills of the {victim} in {results['seconds']:.0f} s, "
         f"{results['kills_counted_from_work']} of them at work: "
         f"{results['events_in_windows']} of {results['events_sent']} events in "
-        f"{results['windows']} windows ({results['events_of_the_last_window']} in the open one), "
+        f"{results['windows']} windows, {results['events_in_the_open_window']} in the open one, "
         f"{'each once, contents as undisturbed' if good else 'LOST, DOUBLED OR MOVED'}; "
         f"t differs by at most {results['largest_difference_of_t']:.2g}; trials "
         f"{'without a gap' if results['trials_without_a_gap'] else 'WITH GAPS'}\n"

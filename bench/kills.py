@@ -22,7 +22,8 @@ _DESCRIPTION = """\
 Streams a file with --reliable from stream-producer to stream-consumer, once undisturbed and once
 with kill -9 at random instants under load, and compares: are all events in windows, each in one,
 and is every window's content the same? Half of the instants, by chance, are counted from the last
-kill, so that they fall into loading and recovery too, the others from when the stream goes on.
+kill, up to a start's time and --longest after it, so that they fall into loading, recovery and what
+follows; the others, up to --longest, from when the stream goes on.
 `--victim roles` streams through an embedder to a tester, and kills all three in turn."""
 
 
@@ -35,7 +36,7 @@ def _parser() -> CommandParser:
     add("--events", type=Path, default=sample_path("sm_cocktail"), help="file to replay, in a loop")
     add("--victim", choices=_VICTIMS, default="consumer", help="who is killed")
     add("--kills", type=positive_int, default=20, help="how often")
-    add("--longest", type=positive_float, default=6.0, metavar="S", help="a life, at most")
+    add("--longest", type=positive_float, default=6.0, metavar="S", help="a life at work, at most")
     add("--rate", type=positive_float, default=20_000.0, metavar="HZ", help="events a second")
     add("--spool", action="store_true", help="the producer keeps messages on disk too")
     add("--seed", type=count, default=0, help="of the instants")

@@ -28,7 +28,7 @@ def test_kills_change_nothing(runs: dict[str, tuple[dict[str, Any], str]], victi
     assert results["each_event_once"]
     assert results["trials_without_a_gap"]
     assert results["windows"] == results["windows_undisturbed"]
-    in_windows = results["events_in_windows"] + results["events_of_the_last_window"]
+    in_windows = results["events_in_windows"] + results["events_in_the_open_window"]
     assert in_windows == results["events_sent"]
     assert results["largest_difference_of_t"] < 1e-3
     assert "each once, contents as undisturbed" in said
