@@ -41,6 +41,10 @@ class Rules:
     clock_s: Callable[[], float] | None = None
 
 
+#: False alarms that the time lent to late windows may cost.
+_LENT_ALARMS = 0.01
+
+
 class Account:
     """Decides about the windows of one scale, one after the other.
 
@@ -63,7 +67,8 @@ class Account:
         self._discoveries = Discoveries(rules.fdr, rules.fdr_method) if controls else None
         self._trials = Trials()
         self._alarm = _OngoingAlarm(rules.refractory_s)
-        self.spacing = Spacing(rules.clock_s)
+        live = rules.clock_s is not None
+        self.spacing = Spacing(rules.clock_s, _LENT_ALARMS / rules.far.per_s if live else 0.0)
 
     def state(self) -> dict[str, Any]:
         """Return what later decisions depend on, which JSON can hold."""

@@ -95,7 +95,7 @@ class _Exposition(Collector):
         yield _gauge("last_event_timestamp_seconds", text, m.last_event_s)
         text = "Times that production time was set back"
         yield _counter("clock_jumps", text, m.n_clock_jumps)
-        text = "Windows that could not alarm, as no production time had passed"
+        text = "Windows that could not alarm, as their time was charged for before"
         yield _counter("uncharged_windows", text, m.n_uncharged)
         queues = m.queues.copy().items()
         lengths = {name: queue.length() for name, queue in queues}

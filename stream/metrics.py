@@ -73,7 +73,7 @@ class Metrics:
         scales: what came of each scale's windows.
         saturation: time of the last test over its window's spacing.
         n_unconverged, n_discoveries, n_clock_jumps: tests, windows, times.
-        n_uncharged: windows that could not alarm, as no production time had passed.
+        n_uncharged: windows that could not alarm, as their time was charged for before.
         embedding, features, test, relabelling: durations.
         p_relabelled: of the last alarm confirmed.
         records, notifications: alarm records kept or failed; notifications by outcome.

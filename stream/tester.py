@@ -179,8 +179,9 @@ class Tester:
         if spacing.n_uncharged > metrics.n_uncharged:
             metrics.n_uncharged = spacing.n_uncharged
             text = (
-                "no production time passed since the window before, so it cannot alarm; send "
-                "messages that are shorter than a window, and set the producers' clocks right"
+                "the time of its production was charged for before, so it cannot alarm: events "
+                "that come late (after an outage, from a spool), messages longer than a window, or "
+                "producers' clocks that are not right"
             )
             self._sparse_log.log("window not charged", text)
 

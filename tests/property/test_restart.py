@@ -140,7 +140,7 @@ def test_spacing_is_charged_as_if_the_clock_had_gone_on(
 ) -> None:
     # The clock that never jumps begins anew with each process.
     clock, other = Clock(5000.0), Clock(17.0)
-    calm, again = Spacing(clock), Spacing(other)
+    calm, again = Spacing(clock, 20.0), Spacing(other, 20.0)
     end_s = 1000
     for number, (ahead_s, passed_s, _) in enumerate(steps):
         if number == place:
@@ -156,6 +156,22 @@ def test_spacing_is_charged_as_if_the_clock_had_gone_on(
             assert again.mean_s == pytest.approx(calm.mean_s)
             counts = [(one.n_clock_jumps, one.n_uncharged) for one in (calm, again)]
             assert counts[0] == counts[1]
+
+
+@given(steps=STEPS, lends_s=st.sampled_from([0.0, 3.0, 50.0]))
+def test_what_is_lent_is_limited_and_paid_back(
+    steps: list[tuple[int, int, float]], lends_s: float
+) -> None:
+    lending, plain = Spacing(None, lends_s), Spacing()
+    end_s, lent_s = 1000, 0.0
+    for ahead_s in [ahead_s for ahead_s, *_ in steps] + [10] * 60:
+        end_s = max(20, end_s + ahead_s)
+        bounds = ((end_s - 10) * _NS, end_s * _NS)
+        charged_s = lending.charge(*bounds)
+        lent_s += charged_s - plain.charge(*bounds)
+        assert charged_s >= 0
+        assert -1e-9 <= lent_s <= lends_s + 1e-9
+    assert lent_s == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("fdr", [0.0, 0.1])

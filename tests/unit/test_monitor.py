@@ -406,6 +406,29 @@ def test_a_live_stream_is_charged_by_its_time_of_production() -> None:
     assert charged(monitor, *bounds) == [2.0] * 50
 
 
+def test_late_windows_are_lent_time_and_alarm() -> None:
+    """An embedder was away: its events fill windows of a time that others were charged for."""
+    now = itertools.count(50.0)
+    monitor = Monitor(scripted(), Rules(FAR, clock_s=lambda: next(now)))
+    assert charged(monitor, *((t, t + 1.0) for t in range(20))) == [1.0] * 20
+    late = [monitor.examine(window(1000.0, start_s=10, end_s=15))[0] for _ in range(6)]
+    assert [(one.alarm, one.spacing_s) for one in late] == [(True, 0.5)] * 6
+    after = charged(monitor, *((t, t + 1.0) for t in range(20, 30)))
+    assert after == [0.5] * 6 + [1.0] * 4
+    assert monitor.spacing.n_uncharged == 0
+
+
+def test_no_more_is_lent_than_a_hundredth_of_a_false_alarm() -> None:
+    monitor = Monitor(scripted(), Rules(FAR, clock_s=itertools.count(50.0).__next__))
+    charged(monitor, *((t, t + 1.0) for t in range(20)))
+    late = charged(monitor, *([(10, 15)] * 100))
+    assert late == [0.5] * 72 + [0.0] * 28
+    assert FAR.per_s * sum(late) == pytest.approx(0.01)
+    assert monitor.spacing.n_uncharged == 28
+    paid = charged(monitor, *((t, t + 1.0) for t in range(20, 120)))
+    assert sum(late) + sum(paid) == 100.0
+
+
 def test_window_without_a_time_of_its_own_is_counted_and_keeps_its_inverse_far() -> None:
     """As when one message fills two windows: the second cannot alarm."""
     monitor = Monitor(scripted(), HOURLY)
