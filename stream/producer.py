@@ -33,7 +33,8 @@ consumer is: each event counts once. Its name in messages ends in a digest of wh
 that other events are another source. --spool keeps what is not acknowledged on this disk as well.
 
 A run's source name is its own unless --source sets it: a consumer refuses a name that starts over.
-SIGTERM and Ctrl-C end the stream in order: end marker, summary, exit code 0."""
+SIGTERM and Ctrl-C end the stream in order: end marker, summary, exit code 0; with --reliable
+without an end marker, as a restart goes on, and with code 2 if messages are not acknowledged."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

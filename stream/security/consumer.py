@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from engines.errors import ParameterError
 from stream.endpoints import Context, Socket, is_local, open_publisher, open_receiver, open_sender
-from stream.memory_guard import MemoryGuard
+from stream.memory_guard import MemoryGuard, read_rss_bytes
 from stream.page import parse_address
 from stream.security.access import Gate
 from stream.security.curve import EVENTS, RESULTS, CurveClient, CurveEnd, CurveServer
@@ -26,6 +26,7 @@ from stream.security.keys import allow_lists, given, own_keys, server_key
 __all__ = ["ConsumerSecurity"]
 
 _LOG = logging.getLogger(__name__)
+_MIB = 2**20
 _LOCAL_HTTP = ("localhost", "::1")
 
 
@@ -85,7 +86,8 @@ class ConsumerSecurity:
     def open_receiver(self, endpoint: str, pattern: str, limit_bytes: int) -> MemoryGuard:
         """Open the socket that events arrive at; raises as `stream.endpoints.open_receiver`.
 
-        Its guard also raises if another end refuses this one.
+        Its guard also raises if another end refuses this one. Raises a ParameterError if the limit
+        is below what is resident already.
 
         Args:
             endpoint: where.
@@ -100,7 +102,14 @@ class ConsumerSecurity:
             max_events=self._options.max_message_events,
             prepare=self._told(endpoint) if pattern == "sub" else self._watch.attach,
         )
-        limit_bytes = self._options.max_memory or limit_bytes
+        given, rss_bytes = self._options.max_memory, read_rss_bytes()
+        if given is not None and given <= rss_bytes:
+            msg = (
+                f"--max-memory must be above what is loaded, {rss_bytes / _MIB:.0f} MiB; got "
+                f"{given / _MIB:.0f} MiB; give room for windows and queues, 1 GiB or more"
+            )
+            raise ParameterError(msg)
+        limit_bytes = given or limit_bytes
         self._guard = MemoryGuard(open_socket, endpoint, limit_bytes, look_too=self._check)
         return self._guard
 

@@ -78,8 +78,7 @@ def given(path: Path | None, name: str, other: str) -> Path:
         ParameterError: if it was not given.
     """
     if path is None:
-        msg = (
-            f"{name} must come with {other}; got the latter alone; make-keys writes what is needed"
-        )
+        whence = "; make-keys writes what is needed" if name.startswith("--curve") else ""
+        msg = f"{name} must come with {other}; got the latter alone{whence}"
         raise ParameterError(msg)
     return path

@@ -81,7 +81,7 @@ def _warn(state: RunState, *, reliable: bool) -> None:
         what = "producers send again what it had not acknowledged"
     else:
         what = (
-            "messages that it had received and not stored are lost; they are counted as missing "
-            "when their source goes on (--reliable loses none)"
+            "messages that it had received and not stored are lost; those of sources that it knew "
+            "are counted as missing when their source goes on (--reliable loses none)"
         )
     _LOG.warning("the run %s was ended by a kill or a crash: %s", state.name, what)

@@ -205,6 +205,11 @@ class StateStore:
         except (sqlite3.Error, OSError, ValueError) as exc:
             if "locked" in str(exc):
                 msg = f"another consumer is using {self.path}; stop it, or name another --state"
+            elif "malformed" in str(exc) or "not a database" in str(exc):
+                msg = (
+                    f"the run's state in {self.path} is damaged ({self.reason(exc)}); put a copy "
+                    "of it back, or begin a new run with another --state"
+                )
             else:
                 msg = (
                     f"cannot keep the run's state in {self.path} ({self.reason(exc)}); check the "

@@ -219,3 +219,11 @@ def test_embedder_cannot_tap_and_forward_with_one_server_key(keys: Path) -> None
     )
     with pytest.raises(ParameterError, match="let producers connect"):
         check_roles(options)
+
+
+def test_memory_limit_below_what_is_loaded_is_refused(context: Context) -> None:
+    with (
+        ConsumerSecurity(consumer("--max-memory", "3"), context) as security,
+        pytest.raises(ParameterError, match="above what is loaded"),
+    ):
+        security.open_receiver("tcp://127.0.0.1:*", "pull", 2**40)

@@ -94,6 +94,7 @@ def test_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(NplmStreamError) as refused:
         begin(tmp_path)
     check_sentence(refused.value)
+    assert "is damaged" in str(refused.value)
     assert (tmp_path / FILE_NAME).read_bytes() == content
 
 
