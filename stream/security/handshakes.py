@@ -5,7 +5,9 @@ nothing but silence.
 """
 
 import logging
+import math
 import threading
+import time
 from itertools import count
 
 import zmq
@@ -26,6 +28,10 @@ _FAILED = (
 #: Handshakes broken off in a row before it is said: one may fall into a consumer's restart.
 _TELL_AFTER = 3
 _MISMATCH = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+_LEFT = zmq.EVENT_DISCONNECTED
+_TRIED = zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CONNECTED
+#: libzmq tries a lost connection again after 0.1 s.
+_AGAIN_WITHIN_S = 2.0
 _NUMBERS = count()
 _POLL_MS = 100
 
@@ -45,13 +51,15 @@ class HandshakeWatch:
         self._lock = threading.RLock()
         self._monitor: Socket | None = None
         self._refusal, self._n_broken = "", 0
+        self._is_open, self._left_s = False, math.inf
 
     def attach(self, socket: Socket) -> None:
         """Watch a socket, and no longer the one before; to be called before it is connected."""
         with self._lock:
             self._read()
             self.close()
-            events = _FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self._is_open, self._left_s = False, math.inf
+            events = _FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _LEFT | _TRIED
             self._monitor = _monitor(self._context, socket, events)
 
     def check(self) -> None:
@@ -64,6 +72,12 @@ class HandshakeWatch:
             self._read()
             if self._refusal:
                 raise EndpointError(self._refusal)
+            if time.monotonic() - self._left_s > _AGAIN_WITHIN_S:
+                msg = (
+                    f"both ends of {self._endpoint} must have --reliable or neither (an embedder's "
+                    "tester too), and one must bind where the other connects; give it on both sides"
+                )
+                raise EndpointError(msg)
 
     def close(self) -> None:
         """Stop watching."""
@@ -77,8 +91,14 @@ class HandshakeWatch:
             self._judge(*event)
 
     def _judge(self, event: int, value: int) -> None:
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        if event & _TRIED:
+            self._is_open, self._left_s = False, math.inf
+        elif event & _LEFT:
+            # Sockets that do not fit: libzmq leaves without a word and does not try again.
+            self._left_s = math.inf if self._is_open else time.monotonic()
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._refusal, self._n_broken = "", 0
+            self._is_open = True
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._refusal = (
                 f"the other end, {self._endpoint}, refuses this key: its allow-list "

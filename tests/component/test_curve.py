@@ -171,6 +171,39 @@ def test_client_with_keys_of_a_server_without_is_told(
     assert "drop --curve-key" in refusal(watched)
 
 
+@pytest.mark.parametrize(("binds", "connects"), [("router", "push"), ("pull", "dealer")])
+def test_reliable_on_one_side_alone_is_told(
+    context: Context, track: Track, binds: str, connects: str
+) -> None:
+    """The connection would be left without a word, and never tried again."""
+    other = track(open_receiver(context, ANY_PORT, binds))
+    watched = HandshakeWatch(context, "tcp://there:1", curve=False)
+    track(open_sender(context, bound_endpoint(other), connects, prepare=watched.attach))
+    assert "must have --reliable or neither" in refusal(watched)
+
+
+def test_consumer_that_goes_and_comes_again_is_no_refusal(
+    context: Context, track: Track, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.security.handshakes._AGAIN_WITHIN_S", 0.5)
+    pull = open_receiver(context, ANY_PORT)
+    endpoint = bound_endpoint(pull)
+    watched = HandshakeWatch(context, endpoint, curve=False)
+    push = track(open_sender(context, endpoint, prepare=watched.attach))
+    push.send(b"one")
+    assert receive(pull) == [b"one"]
+    pull.close(linger=0)
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        watched.check()
+        time.sleep(0.05)
+    again = track(open_receiver(context, endpoint))
+    push.send(b"two")
+    watched.check()
+    assert receive(again) == [b"two"]
+    watched.close()
+
+
 def test_list_counts_from_the_next_connection_on(
     context: Context, track: Track, receive: Receive, folder: Path, pull: Socket
 ) -> None:
