@@ -1,6 +1,7 @@
 """Where results go: a JSONL file, a ZeroMQ PUB socket, a table on the terminal."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -44,10 +45,10 @@ class JsonLines:
     as long as it is less than a megabyte; what a kill has torn is cut off when the file is opened.
 
     Args:
-        path: the file; made if missing, appended to otherwise.
+        path: the file; made if missing, appended to otherwise; no other consumer's.
 
     Raises:
-        ArtifactError: if it cannot be opened for writing.
+        ArtifactError: if it cannot be opened for writing, or another consumer has it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,6 +57,7 @@ class JsonLines:
         self._unwritten = b""
         try:
             self._file = path.open("ab", buffering=0)
+            self._lock()
             self._mend()
         except OSError as exc:
             msg = f"cannot write results to {path} ({exc}); choose a folder that exists"
@@ -132,6 +134,19 @@ class JsonLines:
 
     def _is_regular(self) -> bool:
         return stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+
+    def _lock(self) -> None:
+        """Keep others out, who would cut off a line that is being written as torn."""
+        if not self._is_regular():
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            self._file.close()
+            msg = f"another consumer is writing results to {self._path}; name another --results"
+            raise ArtifactError(msg) from exc
+        except OSError:  # a disk over the network that knows no locks
+            _LOG.warning("%s cannot be locked; let no other consumer write there", self._path)
 
     def _mend(self) -> None:
         """Cut off a line that a kill has torn."""

@@ -113,6 +113,16 @@ def test_line_is_on_disk_at_once_and_appended_later(tmp_path: Path, result: Wind
     assert lines[0] == json.loads(json.dumps(result.record()))
 
 
+def test_file_of_another_consumer_is_refused(tmp_path: Path, result: WindowResult) -> None:
+    path = tmp_path / "r.jsonl"
+    first = JsonLines(path)
+    with pytest.raises(ArtifactError, match="another consumer is writing results to"):
+        JsonLines(path)
+    first.write(result)
+    first.close()
+    JsonLines(path).close()
+
+
 def test_line_never_holds_nan(tmp_path: Path, result: WindowResult) -> None:
     sink = JsonLines(tmp_path / "r.jsonl")
     with pytest.raises(ValueError, match="JSON"):
