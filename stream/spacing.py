@@ -103,12 +103,10 @@ class Spacing:
 
     def _levelled(self, spacing_s: float) -> float:
         """Return what to charge for: more than its own where it is late, less to pay that back."""
-        least_s = _SHARE * self._usual_s
-        if spacing_s < least_s:
-            charged_s = min(least_s, spacing_s + self._lends_s - self._lent_s)
-        else:
-            charged_s = max(least_s, spacing_s - self._lent_s)
-        self._lent_s += charged_s - spacing_s
+        lacking_s = _SHARE * self._usual_s - spacing_s
+        lent_s = min(max(0.0, self._lent_s + lacking_s), self._lends_s)
+        charged_s = spacing_s + (lent_s - self._lent_s)
+        self._lent_s = lent_s
         if spacing_s > 0:
             self._usual_s += (_NEWEST if self._usual_s else 1.0) * (spacing_s - self._usual_s)
         return charged_s

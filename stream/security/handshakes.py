@@ -74,8 +74,8 @@ class HandshakeWatch:
                 raise EndpointError(self._refusal)
             if time.monotonic() - self._left_s > _AGAIN_WITHIN_S:
                 msg = (
-                    f"both ends of {self._endpoint} must have --reliable or neither (an embedder's "
-                    "tester too), and one must bind where the other connects; give it on both sides"
+                    f"both ends of {self._endpoint} must have --reliable or neither; the other's "
+                    "socket is of another kind; give it on both sides, or drop it"
                 )
                 raise EndpointError(msg)
 
